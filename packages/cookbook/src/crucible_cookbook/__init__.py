@@ -1,0 +1,1 @@
+"""The Crucible recipes, their configs and manifests."""

@@ -1,0 +1,1 @@
+"""Local datasets for Crucible: files, field mappings, seeded order, splits, digests."""

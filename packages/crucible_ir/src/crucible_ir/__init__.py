@@ -1,0 +1,1 @@
+"""Contracts of the Crucible platform: experiments, refs, run records, events, errors, canonical digests."""

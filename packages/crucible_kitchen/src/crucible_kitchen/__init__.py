@@ -1,0 +1,1 @@
+"""Orchestration of Crucible: workflow engine, stages, adapters, manifests, runs, the crucible command."""

@@ -1,0 +1,1 @@
+"""Models, checkpoints, artifacts and content-addressed blobs of Crucible."""

@@ -1,0 +1,1 @@
+"""Append-only event log, metric schemas and metrics stores of Crucible."""

@@ -1,0 +1,1 @@
+"""Contract suites, fakes and the pytest plugin of Crucible."""

@@ -1,0 +1,1 @@
+"""The local torch engine of Crucible: LoRA and full fine-tuning, sampling."""

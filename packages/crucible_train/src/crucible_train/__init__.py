@@ -1,0 +1,1 @@
+"""Training layer of Crucible in numpy: datums, ports, renderers, losses, schedules."""
