@@ -1,0 +1,47 @@
+"""The result of work that was submitted and may not be done yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Handle"]
+
+T = TypeVar("T")
+
+
+class Handle(Generic[T]):
+    """Await it in async code, or call ``result`` in plain code.
+
+    Submission happens when the handle is made, so a caller may submit the next piece of work before
+    it awaits this one. Cancelling the task that awaits does not cancel the work: a step that was
+    submitted is applied.
+    """
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    @classmethod
+    def completed(cls, value: T) -> Handle[T]:
+        """A handle whose result is there already."""
+        future: Future[T] = Future()
+        future.set_result(value)
+        return cls(future)
+
+    def done(self) -> bool:
+        """Whether ``result`` would return or raise at once."""
+        return self._future.done()
+
+    def result(self, timeout_s: float | None = None) -> T:
+        """The result, after waiting at most ``timeout_s`` seconds; raises what the work raised."""
+        return self._future.result(timeout_s)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait in the running asyncio loop, then return or raise."""
+        if self._future.done():
+            return self._future.result()
+        return (yield from asyncio.shield(asyncio.wrap_future(self._future)).__await__())
