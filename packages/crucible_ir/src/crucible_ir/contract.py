@@ -38,7 +38,7 @@ class Contract(BaseModel):
             raise problems_of(error, cls, where=where) from error
 
     @property
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """Digest of the canonical JSON of all fields."""
         return digest_of(self)
 

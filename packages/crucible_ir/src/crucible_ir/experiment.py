@@ -148,4 +148,4 @@ class Experiment(Contract):
                 "created_at": None,
                 "baseline": None,
             }
-        ).digest
+        ).content_digest
