@@ -181,7 +181,12 @@ def block_of(pins: list[Pin]) -> str:
         return [f"{key} = [", *(f'  "{pin}",' for pin in chosen), "]"]
 
     build = [p for p in pins if p.name in BUILD_TOOLS]
-    lines = [BEGIN, *array("constraint-dependencies", pins), *array("build-constraint-dependencies", build), END]
+    lines = [
+        BEGIN,
+        *array("constraint-dependencies", pins),
+        *array("build-constraint-dependencies", build),
+        END,
+    ]
     return "\n".join(lines)
 
 
@@ -193,7 +198,7 @@ def with_block(text: str, block: str) -> str:
 
 
 def write(root: Path, keep: list[str]) -> list[Pin]:
-    """Resolve from nothing but the requirements named in `keep`, write the block and the requirements file."""
+    """Resolve from nothing but the pins in `keep`; write the block and the requirements file."""
     pyproject = root / "pyproject.toml"
     text = pyproject.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +229,7 @@ def problems_of_settings(root: Path) -> Iterator[str]:
         yield "uv.toml: a uv.toml at the root makes uv ignore [tool.uv], pins included; remove it"
     newest = read_toml(root / "pyproject.toml")["tool"]["uv"].get("exclude-newer")
     if not (isinstance(newest, str) and ABSOLUTE_TIME.fullmatch(newest)):
-        yield f"pyproject.toml: exclude-newer is {newest!r}; it must be an absolute time (YYYY-MM-DDThh:mm:ssZ)"
+        yield f"pyproject.toml: exclude-newer is {newest!r}; it must be absolute (YYYY-MM-DDThh:mm:ssZ)"
     ignored = root / ".gitignore"
     if not ignored.exists() or "uv.lock" not in ignored.read_text(encoding="utf-8").split():
         yield ".gitignore: uv.lock names download addresses and must be ignored"
@@ -345,7 +350,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.verb == "write":
-            kept = [str(p) for p in pins_of_block(ROOT) if options.keep_all or p.name in ["torch", *options.keep]]
+            kept = [
+                str(p) for p in pins_of_block(ROOT) if options.keep_all or p.name in ["torch", *options.keep]
+            ]
             print(f"{len(write(ROOT, kept))} pins written")
             return 0
         problems = check(ROOT) if options.verb == "check" else reproduce(ROOT, install=not options.no_install)
