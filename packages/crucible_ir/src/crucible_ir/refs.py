@@ -55,6 +55,9 @@ class DatasetRef(Ref):
     skip: int = Field(default=0, ge=0)
     """Leave out the first rows after ordering, before ``limit``."""
     streaming: bool = False
+    """Read no further than ``skip`` and ``limit`` need; rows are then ordered through a buffer."""
+    shuffle_buffer: int = Field(default=10_000, ge=1)
+    """Rows held at once when streamed rows are shuffled."""
     mapping: dict[str, Any] = Field(default_factory=dict)
     """Field mapping: which schema the rows have and which columns carry its fields."""
     order_digest: Digest | None = None
