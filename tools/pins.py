@@ -130,7 +130,7 @@ def members(root: Path) -> set[str]:
 
 def uv_binary() -> str:
     """The uv to call: $UV, then the bootstrapped one, then the environment's, then the PATH's."""
-    beside = [ROOT / ".bootstrap/bin/uv", Path(sys.executable).parent / "uv"]
+    beside = [*ROOT.glob(".bootstrap/*/bin/uv"), Path(sys.executable).parent / "uv"]
     found = os.environ.get("UV") or next((str(p) for p in beside if p.exists()), None) or shutil.which("uv")
     if not found:
         raise PinsError("uv is not here; `make sync` brings it, or set UV to its path")
