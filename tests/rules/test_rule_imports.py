@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,9 @@ def test_every_contract_is_broken_by_some_case() -> None:
     assert set().union(*(ids for _, _, ids in BREACHES)) == set(CONTRACTS)
 
 
-@pytest.mark.parametrize(("module", "line", "contracts"), BREACHES, ids=lambda value: str(value).split("\n")[0])
+@pytest.mark.parametrize(
+    ("module", "line", "contracts"), BREACHES, ids=lambda value: str(value).split("\n")[0]
+)
 def test_a_planted_import_breaks_its_contract(
     tmp_path: Path, module: str, line: str, contracts: set[str]
 ) -> None:
@@ -99,7 +102,10 @@ def test_the_contracts_cover_every_package_of_the_workspace() -> None:
 
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 DISTRIBUTIONS = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "opentelemetry": "opentelemetry-api"}
-PROVIDED = {"tokenizers": "transformers", "click": "typer"}  # module: the dependency that documents bringing it
+PROVIDED = {
+    "tokenizers": "transformers",
+    "click": "typer",
+}  # module: the dependency that documents bringing it
 
 
 def imported(path: Path) -> set[str]:
@@ -116,7 +122,7 @@ def imported(path: Path) -> set[str]:
 def declared(package: Path) -> set[str]:
     """The normalised names of all requirements of a package, extras included."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    lines = [*project.get("dependencies", []), *sum(project.get("optional-dependencies", {}).values(), [])]
+    lines = [*project.get("dependencies", []), *chain(*project.get("optional-dependencies", {}).values())]
     names = {line.split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip() for line in lines}
     return {name.replace("_", "-").lower() for name in names}
 
