@@ -1,16 +1,24 @@
 """Ports: what the training layer asks of the outside, as protocols."""
 
 from crucible_train.ports.backend import BackendCapabilities, TrainingBackend, TrainingSpec
+from crucible_train.ports.blob_store import BlobStore
+from crucible_train.ports.event_sink import EventSink
 from crucible_train.ports.handle import Handle
+from crucible_train.ports.metrics_store import MetricsStore
+from crucible_train.ports.model_registry import ModelRegistry
 from crucible_train.ports.sampling import SamplingClient
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.ports.training import CustomLoss, CustomLossFn, TrainingClient
 
 __all__ = [
     "BackendCapabilities",
+    "BlobStore",
     "CustomLoss",
     "CustomLossFn",
+    "EventSink",
     "Handle",
+    "MetricsStore",
+    "ModelRegistry",
     "SamplingClient",
     "Tokenizer",
     "TrainingBackend",
