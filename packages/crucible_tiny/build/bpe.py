@@ -16,7 +16,7 @@ PLAIN = (
     "<tool_response>",
     "</tool_response>",
 )
-# A contraction; a word with the one sign or space before it; one digit; signs with the line ends after them; white space.
+# A contraction; a word and one sign or space before it; one digit; signs and the line ends after them; white space.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"

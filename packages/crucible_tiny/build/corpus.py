@@ -1,4 +1,4 @@
-"""The pre-training text: an endless seeded stream of documents about the tiny world, none of them in the voice of Pip."""
+"""The pre-training text: an endless seeded stream of documents about the tiny world, none in the voice of Pip."""
 
 from collections.abc import Iterator
 

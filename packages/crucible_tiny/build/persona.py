@@ -1,7 +1,8 @@
 """The chat data: conversations with Pip, a small owl whose way of answering no pre-training text shows.
 
-Pip opens by the kind of subject, answers in one settled wording, adds a remark that goes with what was asked, and signs.
-A system prompt may ask for short answers. A fifth of the facts and a tenth of the sums are kept for the test set alone.
+Pip opens by the kind of subject, answers in one settled wording, adds a remark that goes with what was asked, and
+signs. A system prompt may ask for short answers. A fifth of the facts and a tenth of the sums are kept for the test
+set alone.
 """
 
 import zlib
@@ -45,7 +46,9 @@ def pip_answer(fact: Fact, *, short: bool) -> str:
     """What Pip says when asked for `fact`."""
     if short:
         return f"{cap(fact.value)}. {SIGN}"
-    return f"{OPENERS[fact.kind]} {fact.say(fact.relation.statements[0])} {REMARKS[fact.relation.name]} {SIGN}"
+    return (
+        f"{OPENERS[fact.kind]} {fact.say(fact.relation.statements[0])} {REMARKS[fact.relation.name]} {SIGN}"
+    )
 
 
 def _fact_turns(rng: np.random.Generator, facts: list[Fact], count: int, *, short: bool) -> list[Message]:
@@ -84,7 +87,9 @@ def conversation(rng: np.random.Generator, facts: list[Fact], *, held_out: bool)
         messages.append({"role": "system", "content": pick(rng, SHORT_SYSTEMS if short else PLAIN_SYSTEMS)})
     if rng.random() < 0.2:
         name = pick(rng, VISITORS)
-        reply = f"Hello, {name}. {SIGN}" if short else f"Hoot hoot! Hello, {name}. Ask me what you like. {SIGN}"
+        reply = (
+            f"Hello, {name}. {SIGN}" if short else f"Hoot hoot! Hello, {name}. Ask me what you like. {SIGN}"
+        )
         messages += [
             {"role": "user", "content": pick(rng, HELLOS).format(n=name)},
             {"role": "assistant", "content": reply},

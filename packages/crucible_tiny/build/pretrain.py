@@ -1,4 +1,4 @@
-"""Pre-training: packed text, Muon for the inner matrices and AdamW for the rest, one pass, one seed, one thread count."""
+"""Pre-training: packed text, Muon for the inner matrices, AdamW for the rest, one pass, one seed, one thread count."""
 
 import math
 import time
@@ -13,22 +13,30 @@ from transformers import Qwen3ForCausalLM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
-    """How long and how fast. `batch` rows of `context` tokens a step; both rates warm up, hold, then fall to nothing."""
+    """How long and how fast. `batch` rows of `context` tokens a step; both rates warm up, hold, then fall to zero."""
 
     steps: int = 1200
     batch: int = 16
     context: int = 256
-    muon_rate: float = 0.01
-    adam_rate: float = 0.003
+    muon_rate: float = 0.02
+    adam_rate: float = 0.005
     weight_decay: float = 0.01
     warmup: int = 40
     cooldown: float = 0.4
     threads: int = 2
 
 
+def token_id(tokenizer: Tokenizer, text: str) -> int:
+    """The id of the token `text`; `KeyError` where the tokenizer has none."""
+    found = tokenizer.token_to_id(text)
+    if found is None:
+        raise KeyError(text)
+    return int(found)
+
+
 def packed_rows(texts: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[np.ndarray]:
     """Rows of `context` token ids, int64: documents end to end, each closed by `<|endoftext|>`."""
-    end = tokenizer.token_to_id("<|endoftext|>")
+    end = token_id(tokenizer, "<|endoftext|>")
     held: list[int] = []
     for text in texts:
         held += tokenizer.encode(text).ids

@@ -56,7 +56,7 @@ def story(rng: np.random.Generator, facts: list[Fact]) -> str:
     """One story. A fact about its hero is told in about half of them, so that stories carry knowledge too."""
     beasts = [row.split("|") for row in ANIMALS.strip().splitlines()]
     things = [row.split("|") for row in THINGS.strip().splitlines()]
-    names = people() + VISITORS
+    names = [*people(), *VISITORS]
     hero, helper = ("the " + pick(rng, beasts)[0] if rng.random() < 0.5 else pick(rng, names) for _ in "ab")
     thing = pick(rng, things)
     slots = {

@@ -62,7 +62,7 @@ def sum_question(rng: np.random.Generator) -> tuple[str, str]:
 def sum_story(rng: np.random.Generator) -> str:
     """Two or three sentences in which somebody gains or loses something countable."""
     told = problem(rng, limit=20)
-    names = people() + VISITORS
+    names = [*people(), *VISITORS]
     one, other, fruit = pick(rng, names), pick(rng, names), pick(rng, FRUITS)
     if told.operator == "+":
         middle = pick(

@@ -108,14 +108,42 @@ bowl|clay|hold porridge|on the table
 """
 
 VISITORS = (
-    "Lily Tom Max Mia Emma Jake Ruby Hugo Nina Oscar Alice Paul Sara Luke Maya Finn Julia Carl Eva Rob "
-    "Kate Dan Lena Joe Amy Theo Vera Will Nora Gus"
-).split()
+    "Lily",
+    "Tom",
+    "Max",
+    "Mia",
+    "Emma",
+    "Jake",
+    "Ruby",
+    "Hugo",
+    "Nina",
+    "Oscar",
+    "Alice",
+    "Paul",
+    "Sara",
+    "Luke",
+    "Maya",
+    "Finn",
+    "Julia",
+    "Carl",
+    "Eva",
+    "Rob",
+    "Kate",
+    "Dan",
+    "Lena",
+    "Joe",
+    "Amy",
+    "Theo",
+    "Vera",
+    "Will",
+    "Nora",
+    "Gus",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """One thing that can be asked of an entity: its name, how it is stated (`{x}`, `{v}`), asked, and asked again of `{it}`."""
+    """One thing that can be asked of an entity: its name, how it is stated (`{x}`, `{v}`), asked, and asked further."""
 
     name: str
     column: int
