@@ -1,8 +1,13 @@
 """Canonical JSON and the digest of it: the same bytes for the same value on every platform.
 
-Follows RFC 8785 (JSON Canonicalization Scheme) in spirit: keys sorted by UTF-16 code units, no white
-space, shortest float form as ECMAScript writes it, UTF-8. Differences: integers of any size are written
-exactly, and NaN or infinities are refused.
+RFC 8785 (JSON Canonicalization Scheme): keys in the order of their UTF-16 code units, no white space,
+numbers as ECMAScript's Number::toString writes them, strings as JSON.stringify writes them, UTF-8.
+
+- An integral float equals the integer: ``1.0`` and ``1`` are both ``1``, ``-0.0`` is ``0``. This holds up to
+  2**53; beyond it an ``int`` is written exactly (RFC 8785 knows doubles only) and a float in its shortest form.
+- ``True`` is ``true``, never ``1``.
+- Refused: NaN and infinities, lone surrogates, dates without an offset, keys other than strings and integers.
+- Beyond JSON: enums are their values, contracts their fields, dates UTC with ``Z``, paths POSIX, sets sorted arrays.
 """
 
 from __future__ import annotations
@@ -23,22 +28,79 @@ from crucible_ir.errors import DataError
 __all__ = ["canonical_json", "digest_bytes", "digest_of"]
 
 
+def _refused(what: str, remedy: str) -> DataError:
+    return DataError(what=what, where="canonical_json", remedy=remedy)
+
+
 def _number(value: float) -> str:
+    """ECMAScript Number::toString, radix 10."""
     if not math.isfinite(value):
-        raise DataError(
-            what=f"{value!r} has no canonical form", where="canonical_json", remedy="give a finite number"
-        )
+        raise _refused(f"{value!r} has no canonical form", "give a finite number")
     if value == 0:
         return "0"
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    mantissa, _, exponent = repr(value).partition("e")
-    if not exponent:
-        return mantissa
-    power = int(exponent)
-    if -7 <= power < 0:
-        return f"{value:.{-power + len(mantissa.replace('-', '').replace('.', '')) - 1}f}"
-    return f"{mantissa.removesuffix('.0')}e{'+' if power > 0 else '-'}{abs(power)}"
+    if value < 0:
+        return "-" + _number(-value)
+    mantissa, _, exponent = float.__repr__(value).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    # value = 0.<digits> * 10**point, with no zeros at either end of digits
+    digits = (whole + fraction).lstrip("0")
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
+    count = len(digits)
+    if count <= point <= 21:
+        return digits + "0" * (point - count)
+    if 0 < point <= 21:
+        return f"{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"0.{'0' * -point}{digits}"
+    power = point - 1
+    head = digits if count == 1 else f"{digits[0]}.{digits[1:]}"
+    return f"{head}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+def _integer(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError:
+        raise _refused(
+            f"an integer of {value.bit_length()} bits is too long to write", "give it as text"
+        ) from None
+
+
+def _string(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _refused(
+            f"a lone surrogate at position {error.start} has no canonical form", "give text that is valid Unicode"
+        ) from None
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if isinstance(key, str):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _integer(key)
+    raise _refused(f"a {type(key).__name__} cannot be a key", "give keys as strings")
+
+
+def _object(value: Mapping[Any, Any]) -> str:
+    fields: dict[str, str] = {}
+    for raw, item in value.items():
+        key = _key(raw)
+        if key in fields:
+            raise _refused(f"the key {key!r} stands twice, as text and as a number", "keep one of them")
+        fields[key] = f"{_string(key)}:{_write(item)}"
+    return "{" + ",".join(fields[key] for key in sorted(fields, key=lambda key: key.encode("utf-16-be"))) + "}"
+
+
+def _date(value: datetime) -> str:
+    if value.utcoffset() is None:
+        raise _refused(f"the date {value.isoformat()} has no offset", "give it a time zone, for example UTC")
+    return _string(value.astimezone(UTC).isoformat().replace("+00:00", "Z"))
 
 
 def _write(value: Any) -> str:
@@ -50,28 +112,25 @@ def _write(value: Any) -> str:
         case Enum():
             return _write(value.value)
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return _string(value)
         case int():
-            return str(value)
+            return _integer(value)
         case float():
             return _number(value)
         case BaseModel():
-            return _write(value.model_dump(mode="json"))
+            return _object(value.model_dump())
         case datetime():
-            return _write(value.astimezone(UTC).isoformat().replace("+00:00", "Z"))
+            return _date(value)
         case PurePath():
-            return _write(value.as_posix())
+            return _string(value.as_posix())
         case Mapping():
-            keys = sorted(value, key=lambda key: str(key).encode("utf-16-be"))
-            return "{" + ",".join(f"{_write(str(key))}:{_write(value[key])}" for key in keys) + "}"
+            return _object(value)
         case set() | frozenset():
             return "[" + ",".join(sorted(_write(item) for item in value)) + "]"
-        case Sequence() if not isinstance(value, bytes | bytearray):
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
             return "[" + ",".join(_write(item) for item in value) + "]"
-    raise DataError(
-        what=f"a {type(value).__name__} has no canonical form",
-        where="canonical_json",
-        remedy="give JSON values, pydantic models, dates or paths",
+    raise _refused(
+        f"a {type(value).__name__} has no canonical form", "give JSON values, pydantic models, dates or paths"
     )
 
 
@@ -79,7 +138,7 @@ def canonical_json(value: Any) -> str:
     """The one JSON text of ``value``.
 
     Raises:
-        DataError: NaN, infinity, or a type that JSON does not know.
+        DataError: NaN, infinity, a lone surrogate, a date without an offset, or a type that JSON does not know.
     """
     return _write(value)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import IntEnum
+from enum import IntEnum, unique
+from typing import Any
 
 __all__ = [
     "AdapterError",
@@ -25,8 +26,9 @@ __all__ = [
 ]
 
 
+@unique
 class ExitCode(IntEnum):
-    """What the ``crucible`` command returns to the shell."""
+    """What the ``crucible`` command returns to the shell; each number means one thing."""
 
     OK = 0
     FAILED = 1
@@ -39,6 +41,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 8
     INTEGRITY = 9
     WAITING_APPROVAL = 10
+    TRAIN = 11
     INTERRUPTED = 130
 
 
@@ -63,7 +66,10 @@ class Problem:
 
 
 class CrucibleError(Exception):
-    """Root of the tree. ``exit_code`` is what the command line returns for it."""
+    """Root of the tree: ``where: what; remedy``. ``exit_code`` is what the command line returns for it.
+
+    Errors copy and pickle with everything they carry, so that they cross process borders.
+    """
 
     exit_code: ExitCode = ExitCode.FAILED
     retryable: bool = False
@@ -74,9 +80,20 @@ class CrucibleError(Exception):
         self.remedy = remedy
         super().__init__(what, where, remedy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the class, its arguments and its attributes; the cause and traceback stay behind."""
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
     def __str__(self) -> str:
         """``where: what; remedy`` on one line."""
         return str(Problem(path=self.where, message=self.what, remedy=self.remedy))
+
+
+def _rebuild(kind: type[CrucibleError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CrucibleError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigError(CrucibleError):
@@ -116,6 +133,8 @@ class DataError(CrucibleError):
 
 class TrainError(CrucibleError):
     """Training cannot go on (a loss that is not finite, a model that does not fit the request)."""
+
+    exit_code = ExitCode.TRAIN
 
 
 class StorageError(CrucibleError):
