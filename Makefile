@@ -80,14 +80,22 @@ test: sync  ## all tests, in parallel, with coverage
 
 # --- checks ------------------------------------------------------------------------------------------------
 
-.PHONY: check
-check: sync  ## lint, formatting, strict types, import contracts, pins, installed versions
+.PHONY: check check-lint check-types check-contracts check-pins
+check: check-lint check-types check-contracts check-pins  ## lint, strict types, import contracts, pins
+
+check-lint: sync
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+check-types: sync
 	@$(BIN)/mypy --strict $(SOURCES) tools
+
+check-contracts: sync
 	@$(BIN)/lint-imports --no-logo
+
+check-pins: sync
 	@$(BIN)/python tools/pins.py check
-	@"$(UV)" pip check --python $(BIN)/python
+	@"$(UV)" pip check --quiet --python $(BIN)/python
 
 .PHONY: format
 format: sync  ## put the code in the one format

@@ -5,6 +5,8 @@ Imports nothing of Crucible and nothing heavy: pytest loads it before coverage m
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -109,11 +111,9 @@ def data_folder(config: pytest.Config) -> Path:
 def _has_gpu() -> bool:
     if not (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists()):
         return False
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         return False
-    return bool(torch.cuda.is_available())
+    return bool(importlib.import_module("torch").cuda.is_available())
 
 
 def _reason(item: pytest.Item, gpu: bool | None) -> str | None:
