@@ -1,1 +1,1 @@
-"""The engine of the kitchen."""
+"""The workflow engine: stages, plans that are checked whole, execution, cursors."""

@@ -1,1 +1,1 @@
-"""The stages of the kitchen."""
+"""Built-in stages, one file each; registered by entry point in ``crucible.stages``."""

@@ -1,1 +1,1 @@
-"""The workflows of the kitchen."""
+"""Built-in workflows: each a function from options to pipeline nodes."""

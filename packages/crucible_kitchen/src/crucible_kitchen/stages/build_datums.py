@@ -1,0 +1,98 @@
+"""Turn conversations into training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from crucible_datasets import example_id
+from crucible_ir import Contract, DataError, DatasetSnapshot, EventType
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.examples import Example
+from crucible_kitchen.stages.keys import (
+    CUMULATIVE,
+    DATASET,
+    EPOCHS,
+    EVAL_DATASET,
+    EVAL_EXAMPLES,
+    EXAMPLES,
+    RENDERER,
+    TOTAL_STEPS,
+)
+from crucible_train.renderers import TrainOnWhat, message_from
+from crucible_train.supervised import batch_indices, conversation_to_datum
+
+__all__ = ["BuildDatums", "BuildDatumsOptions"]
+
+_SHOW_EVERY = 200
+
+
+class BuildDatumsOptions(Contract):
+    """How conversations become tokens and weights."""
+
+    train_on_what: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES
+    reduction: str = Field(default="mean", pattern="^(mean|none)$")
+    """``mean`` lets the weights of each example sum to 1, as upstream does; ``none`` gives each token 1."""
+    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
+    """What to do with a row that cannot be rendered: stop, or leave it out, count it and say so."""
+
+
+class BuildDatums(Stage):
+    """Render, tokenise and weight every conversation; decide the number of steps."""
+
+    name = "build_datums"
+    reads = (DATASET, EVAL_DATASET, RENDERER)
+    optional_reads = (CUMULATIVE,)
+    writes = (EXAMPLES, EVAL_EXAMPLES, EPOCHS, TOTAL_STEPS, CUMULATIVE)
+    options_model = BuildDatumsOptions
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        """Training examples, held-out examples, and T, which schedules need before the loop."""
+        training = ctx.training
+        examples = self._build(ctx, ctx.get(DATASET), "train")
+        held_out = ctx.get(EVAL_DATASET)
+        ctx.set(EXAMPLES, examples)
+        ctx.set(EVAL_EXAMPLES, self._build(ctx, held_out, "held_out") if held_out else [])
+        per_epoch = len(batch_indices(len(examples), training.batch_size, epoch=0, drop_last=training.drop_last))
+        total = per_epoch * training.epochs
+        if training.max_steps is not None:
+            total = min(total, training.max_steps)
+        ctx.set(EPOCHS, training.epochs)
+        ctx.set(TOTAL_STEPS, total)
+        ctx.set(CUMULATIVE, dict(ctx.find(CUMULATIVE, {})))
+        ctx.emit(
+            EventType.RUN_PROGRESS,
+            {"total_steps": total, "epochs": training.epochs, "examples": len(examples), "batch_size": training.batch_size},
+        )
+
+    def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[Example]:
+        examples, dropped = list[Example](), list[str]()
+        for number, row in enumerate(snapshot.rows):
+            try:
+                examples.append(self._example(ctx, row["messages"], example_id(row)))
+            except DataError as error:
+                where = f"{snapshot.ref.id}, row {number} after ordering"
+                if self.options.on_error == "raise":
+                    raise DataError(what=str(error), where=where, remedy="mend the row, or set on_error=drop") from error
+                dropped.append(f"{where}: {error}")
+            if number % _SHOW_EVERY == 0:
+                ctx.publish("rendering", {"role": role, "done": number, "of": len(snapshot.rows)})
+        if dropped:
+            ctx.emit(EventType.LOG, {"level": "warning", "message": f"{len(dropped)} rows left out", "role": role, "first": dropped[0]})
+        if not examples and role == "train":
+            raise DataError(what="no row could be rendered", where=snapshot.ref.id, remedy=dropped[0] if dropped else "look at the dataset")
+        return examples
+
+    def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
+        datum = conversation_to_datum(
+            [message_from(message) for message in messages],
+            ctx.get(RENDERER),
+            max_length=ctx.training.max_length,
+            train_on_what=self.options.train_on_what,
+            reduction=self.options.reduction,
+        )
+        return Example(example_id=identity, datum=datum, messages=tuple(dict(message) for message in messages))

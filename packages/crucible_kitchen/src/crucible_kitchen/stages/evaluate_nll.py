@@ -1,0 +1,110 @@
+"""Held-out loss with the present weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from crucible_ir import Contract, EventType, ExampleResult, MetricRow, Problem
+from crucible_kitchen.engine.context import PlanContext, StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.stages.examples import Example
+from crucible_kitchen.stages.keys import (
+    EVAL_EXAMPLES,
+    IN_FLIGHT,
+    LAST_EVALUATION,
+    PENDING_METRICS,
+    SESSION,
+    STEP,
+    TOKENIZER,
+)
+from crucible_train.supervised import compute_bpb, compute_mean_nll
+from crucible_train.types import ForwardBackwardOutput
+
+__all__ = ["EvaluateNll", "EvaluateNllOptions"]
+
+
+class EvaluateNllOptions(Contract):
+    """How held-out loss is computed."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Examples per forward pass; does not change the result."""
+    standalone: bool = False
+    """Log a row of its own instead of adding to the row of the step that follows."""
+
+
+class EvaluateNll(Stage):
+    """Negative log-likelihood of the held-out examples under the present weights, one record each."""
+
+    name = "evaluate_nll"
+    reads = (SESSION, EVAL_EXAMPLES, STEP, TOKENIZER, IN_FLIGHT)
+    optional_reads = (PENDING_METRICS,)
+    writes = (LAST_EVALUATION, PENDING_METRICS)
+    ports = ("metrics_store",)
+    options_model = EvaluateNllOptions
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """Evaluation that was asked for has something to evaluate on."""
+        training = plan.experiment.training
+        if training and training.eval_every and plan.experiment.eval_dataset is None:
+            return [
+                Problem(
+                    path="training.eval_every",
+                    message=f"evaluation every {training.eval_every} steps without a held-out dataset",
+                    remedy="name an eval_dataset, or set eval_every=0",
+                )
+            ]
+        return []
+
+    async def run(self, ctx: StageContext) -> None:
+        """Forward passes only: gradients and weights stay as they are."""
+        examples, step = ctx.get(EVAL_EXAMPLES), ctx.get(STEP)
+        if not examples:
+            return
+        await ctx.get(IN_FLIGHT).settle()
+        logprobs = await self._logprobs(ctx, examples)
+        weights = [example.datum.weights for example in examples]
+        metrics = {
+            "test/nll": compute_mean_nll(logprobs, weights),
+            "test/bpb": compute_bpb(logprobs, [example.datum for example in examples], ctx.get(TOKENIZER)),
+        }
+        name = f"results/nll_{step:06d}.jsonl"
+        records = [self._record(ctx, e, lp, step).canonical() for e, lp in zip(examples, logprobs, strict=True)]
+        write_lines(ctx.run_dir / name, records)
+        ctx.set(LAST_EVALUATION, metrics)
+        ctx.emit(
+            EventType.EVALUATION_COMPLETED,
+            {"evaluator": self.name, "step": step, "metrics": metrics, "examples": len(examples), "results": name},
+        )
+        if self.options.standalone:
+            row = MetricRow(step=step, metrics=metrics)
+            ctx.port("metrics_store").log(ctx.run_id, row)
+            ctx.publish_metrics(row)
+        else:
+            ctx.set(PENDING_METRICS, {**ctx.find(PENDING_METRICS, {}), **metrics})
+
+    async def _logprobs(self, ctx: StageContext, examples: Sequence[Example]) -> list[np.ndarray]:
+        session, size = ctx.get(SESSION), self.options.batch_size
+        handles = [
+            session.forward([example.datum for example in examples[start : start + size]])
+            for start in range(0, len(examples), size)
+        ]
+        outputs: list[ForwardBackwardOutput] = []
+        for handle in handles:
+            outputs.append(await handle)
+            ctx.publish("evaluating", {"done": min(len(outputs) * size, len(examples)), "of": len(examples)})
+        return [array for output in outputs for array in output.logprobs]
+
+    def _record(self, ctx: StageContext, example: Example, logprobs_T: np.ndarray, step: int) -> ExampleResult:
+        return ExampleResult(
+            example_id=example.example_id,
+            metric="nll",
+            score=compute_mean_nll([logprobs_T], [example.datum.weights]),
+            higher_is_better=False,
+            seed=ctx.experiment.seed,
+            step=step,
+            evaluator=self.name,
+        )

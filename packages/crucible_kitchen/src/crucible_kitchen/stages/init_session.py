@@ -1,0 +1,83 @@
+"""Open the model under training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from crucible_ir import Experiment, Problem, nearest
+from crucible_kitchen.engine.context import PlanContext, StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.keys import PROVENANCE, SESSION, STEP
+from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
+from crucible_train.seeds import generator
+from crucible_train.types import LoraConfig
+
+__all__ = ["InitSession", "training_spec"]
+
+
+def training_spec(experiment: Experiment, checkpoint_dir: Path) -> TrainingSpec:
+    """What the experiment asks of a backend; the adapter's seed follows from the experiment's unless given."""
+    training, model = experiment.training, experiment.model
+    if training is None or model is None:
+        raise ValueError("an experiment without model or training settings has no training spec")
+    lora = training.lora
+    derived = int(generator(experiment.seed, "lora", 0).integers(2**31))
+    return TrainingSpec(
+        base_model=model.uri or model.id,
+        lora=None
+        if lora is None
+        else LoraConfig(
+            rank=lora.rank,
+            alpha=lora.alpha,
+            seed=derived if lora.seed is None else lora.seed,
+            train_mlp=lora.train_mlp,
+            train_attn=lora.train_attn,
+            train_unembed=lora.train_unembed,
+        ),
+        seed=experiment.seed,
+        checkpoint_dir=checkpoint_dir,
+        dtype=training.dtype,
+    )
+
+
+class InitSession(Stage):
+    """Open the model under training; on resume, put the saved state in place."""
+
+    name = "init_session"
+    reads = (PROVENANCE,)
+    writes = (SESSION, STEP, PROVENANCE)
+    ports = ("training_backend",)
+    setup = True
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """Model and training settings are given and the backend can serve them."""
+        experiment = plan.experiment
+        missing = [name for name in ("model", "training") if getattr(experiment, name) is None]
+        if missing:
+            return [Problem(path=name, message="missing", remedy=f"give the {name}") for name in missing]
+        backend: TrainingBackend = plan.ports.get("training_backend")
+        known = backend.capabilities().losses
+        loss = experiment.training.loss if experiment.training else ""
+        if loss not in known:
+            near = nearest(loss, known)
+            remedy = f"did you mean {near!r}?" if near else f"it has {', '.join(sorted(known))}"
+            return [Problem(path="training.loss", message=f"the backend has no loss {loss!r}", remedy=remedy)]
+        backend.check(training_spec(experiment, Path("checkpoints")))
+        return []
+
+    async def run(self, ctx: StageContext) -> None:
+        """Load the base model, attach the trainable weights, restore a checkpoint if there is one."""
+        backend: TrainingBackend = ctx.port("training_backend")
+        spec = training_spec(ctx.experiment, ctx.run_dir / "checkpoints")
+        session: TrainingClient = await backend.create_training_client(spec)
+        ctx.defer(session.close)
+        digest = backend.model_digest(spec.base_model)
+        if ctx.resume is None:
+            ctx.set(STEP, 0)
+        else:
+            await session.load_state(ctx.resume.checkpoint)
+            ctx.set(STEP, ctx.resume.step)
+        ctx.set(SESSION, session)
+        ctx.set(PROVENANCE, {**ctx.get(PROVENANCE), "model": {"id": spec.base_model, "digest": digest}})
+        ctx.emit("model.loaded", {"model": spec.base_model, "digest": digest, "backend": backend.capabilities().name})

@@ -1,0 +1,59 @@
+"""Load the tokenizer and choose the renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from crucible_ir import Contract, Problem, nearest
+from crucible_kitchen.engine.context import PlanContext, StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.keys import PROVENANCE, RENDERER, TOKENIZER
+from crucible_train.ports import TrainingBackend
+from crucible_train.renderers import get_renderer, recommended_renderer, renderer_names
+
+__all__ = ["InitTokenizer", "InitTokenizerOptions"]
+
+
+class InitTokenizerOptions(Contract):
+    """Which renderer."""
+
+    renderer: str | None = Field(default=None)
+    """Name of the renderer; None takes the one recommended for the model."""
+
+
+class InitTokenizer(Stage):
+    """Load the base model's tokenizer and choose the renderer."""
+
+    name = "init_tokenizer"
+    reads = (PROVENANCE,)
+    writes = (TOKENIZER, RENDERER, PROVENANCE)
+    ports = ("training_backend",)
+    options_model = InitTokenizerOptions
+    setup = True
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """The renderer is known, or one is recommended for the model."""
+        chosen = self.options.renderer
+        known = renderer_names()
+        if chosen is not None and chosen not in known:
+            near = nearest(chosen, known)
+            remedy = f"did you mean {near!r}?" if near else f"it is one of {', '.join(sorted(known))}"
+            return [Problem(path=f"{plan.path}.options.renderer", message=f"unknown renderer {chosen!r}", remedy=remedy)]
+        if chosen is None and plan.experiment.model is not None:
+            recommended_renderer(plan.experiment.model.id)
+        return []
+
+    async def run(self, ctx: StageContext) -> None:
+        """Load both and note their digests."""
+        backend: TrainingBackend = ctx.port("training_backend")
+        model = ctx.experiment.model
+        assert model is not None  # noqa: S101 - init_session checked it
+        tokenizer = await backend.load_tokenizer(model.uri or model.id)
+        name = self.options.renderer or recommended_renderer(model.id)
+        ctx.set(TOKENIZER, tokenizer)
+        ctx.set(RENDERER, get_renderer(name, tokenizer))
+        facts = {"tokenizer": {"digest": tokenizer.digest}, "renderer": {"name": name}}
+        ctx.set(PROVENANCE, {**ctx.get(PROVENANCE), **facts})
+        ctx.emit("tokenizer.loaded", {"digest": tokenizer.digest, "renderer": name})

@@ -1,0 +1,70 @@
+"""The state keys that the built-in stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crucible_ir import DatasetSnapshot
+from crucible_kitchen.engine.stage import Key
+from crucible_train.ports import Handle, Tokenizer, TrainingClient
+from crucible_train.types import Datum, ForwardBackwardOutput, OptimStepOutput
+
+if TYPE_CHECKING:
+    from crucible_kitchen.stages.examples import Example
+    from crucible_kitchen.stages.in_flight import InFlight
+    from crucible_train.renderers import Renderer
+
+__all__ = [
+    "BATCH",
+    "BATCHES",
+    "CHECKPOINT_DUE",
+    "CUMULATIVE",
+    "DATASET",
+    "EPOCH",
+    "EPOCHS",
+    "EVALUATION_DUE",
+    "EVAL_DATASET",
+    "EVAL_EXAMPLES",
+    "EXAMPLES",
+    "FINAL_WEIGHTS",
+    "FORWARD_BACKWARD",
+    "IN_FLIGHT",
+    "LAST_CHECKPOINT_STEP",
+    "LAST_EVALUATION",
+    "LEARNING_RATE",
+    "OPTIM_STEP",
+    "PENDING_METRICS",
+    "PROVENANCE",
+    "RENDERER",
+    "SESSION",
+    "STEP",
+    "TOKENIZER",
+    "TOTAL_STEPS",
+]
+
+DATASET: Key[DatasetSnapshot] = Key("dataset", "training rows in order")
+EVAL_DATASET: Key[DatasetSnapshot | None] = Key("eval_dataset", "held-out rows, if any")
+PROVENANCE: Key[dict[str, Any]] = Key("provenance", "digests of data, model, tokenizer, renderer", durable=True)
+SESSION: Key[TrainingClient] = Key("session", "the model under training")
+TOKENIZER: Key[Tokenizer] = Key("tokenizer", "the base model's tokenizer")
+RENDERER: Key[Renderer] = Key("renderer", "turns conversations into tokens")
+EXAMPLES: Key[Sequence[Example]] = Key("examples", "training examples: datum and id")
+EVAL_EXAMPLES: Key[Sequence[Example]] = Key("eval_examples", "held-out examples: datum and id")
+EPOCHS: Key[int] = Key("epochs", "number of epochs")
+EPOCH: Key[int] = Key("epoch", "present epoch, from 0")
+BATCHES: Key[Sequence[Sequence[int]]] = Key("batches", "indices of the examples of each batch of this epoch")
+BATCH: Key[Sequence[Datum]] = Key("batch", "data of this step")
+STEP: Key[int] = Key("step", "optimiser steps submitted so far", durable=True)
+TOTAL_STEPS: Key[int] = Key("total_steps", "optimiser steps of the whole run")
+LEARNING_RATE: Key[float] = Key("learning_rate", "rate of this step")
+EVALUATION_DUE: Key[bool] = Key("evaluation_due", "evaluate before this step")
+CHECKPOINT_DUE: Key[bool] = Key("checkpoint_due", "save after this step")
+FORWARD_BACKWARD: Key[Sequence[Handle[ForwardBackwardOutput]]] = Key("forward_backward", "submitted passes of this step")
+OPTIM_STEP: Key[Handle[OptimStepOutput]] = Key("optim_step", "submitted optimiser step")
+IN_FLIGHT: Key[InFlight] = Key("in_flight", "steps submitted and not yet awaited")
+PENDING_METRICS: Key[Mapping[str, float]] = Key("pending_metrics", "metrics to go into this step's row")
+CUMULATIVE: Key[dict[str, float]] = Key("cumulative", "totals over the run so far", durable=True)
+LAST_EVALUATION: Key[dict[str, float]] = Key("last_evaluation", "metrics of the last evaluation", durable=True)
+LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
+FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)

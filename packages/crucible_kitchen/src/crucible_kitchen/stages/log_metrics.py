@@ -1,0 +1,59 @@
+"""Log one row of metrics per step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crucible_ir import MetricRow
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.in_flight import SubmittedStep
+from crucible_kitchen.stages.keys import (
+    BATCH,
+    CUMULATIVE,
+    EPOCH,
+    FORWARD_BACKWARD,
+    IN_FLIGHT,
+    LEARNING_RATE,
+    OPTIM_STEP,
+    PENDING_METRICS,
+    STEP,
+    TOTAL_STEPS,
+)
+
+__all__ = ["LogMetrics"]
+
+
+class LogMetrics(Stage):
+    """Hand this step to those in flight, and log the steps that are done."""
+
+    name = "log_metrics"
+    reads = (BATCH, EPOCH, FORWARD_BACKWARD, IN_FLIGHT, LEARNING_RATE, OPTIM_STEP, PENDING_METRICS, STEP, TOTAL_STEPS, CUMULATIVE)
+    writes = (CUMULATIVE,)
+
+    async def run(self, ctx: StageContext) -> None:
+        """Waits only for steps older than ``training.submit_ahead``."""
+        step, total, batch = ctx.get(STEP) - 1, ctx.get(TOTAL_STEPS), ctx.get(BATCH)
+        tokens = float(sum(datum.model_input.length for datum in batch))
+        so_far = ctx.get(CUMULATIVE)
+        ctx.set(CUMULATIVE, {"tokens": so_far.get("tokens", 0.0) + tokens})
+        in_flight = ctx.get(IN_FLIGHT)
+        in_flight.submit(
+            SubmittedStep(
+                step=step,
+                batch=batch,
+                passes=ctx.get(FORWARD_BACKWARD),
+                optim=ctx.get(OPTIM_STEP),
+                metrics={
+                    "epoch": float(ctx.get(EPOCH)),
+                    "progress": (step + 1) / total,
+                    "learning_rate": ctx.get(LEARNING_RATE),
+                    "num_sequences": float(len(batch)),
+                    "num_tokens": tokens,
+                    "num_loss_tokens": float(sum(datum.num_loss_tokens for datum in batch)),
+                    "tokens/cumulative": ctx.get(CUMULATIVE)["tokens"],
+                    **ctx.get(PENDING_METRICS),
+                },
+            )
+        )
+        await in_flight.settle(ctx.training.submit_ahead)

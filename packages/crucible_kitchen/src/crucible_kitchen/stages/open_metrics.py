@@ -1,0 +1,56 @@
+"""Open the row of steps in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.in_flight import InFlight, SubmittedStep
+from crucible_kitchen.stages.keys import IN_FLIGHT, TOKENIZER
+from crucible_train.ports import Tokenizer
+from crucible_train.supervised import compute_bpb, compute_mean_nll
+from crucible_train.types import ForwardBackwardOutput, OptimStepOutput
+
+__all__ = ["OpenMetrics"]
+
+
+class OpenMetrics(Stage):
+    """Open the row of steps in flight, which logs to the metrics store."""
+
+    name = "open_metrics"
+    reads = (TOKENIZER,)
+    writes = (IN_FLIGHT,)
+    ports = ("metrics_store",)
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        """Steps still in flight when the run is closed are awaited by the session's own close."""
+        tokenizer, started = ctx.get(TOKENIZER), ctx.seconds()
+
+        def summarise(
+            step: SubmittedStep, outputs: Sequence[ForwardBackwardOutput], optim: OptimStepOutput
+        ) -> Mapping[str, float]:
+            return {**step.metrics, **supervised_metrics(step, outputs, tokenizer), **optim.metrics}
+
+        ctx.set(
+            IN_FLIGHT,
+            InFlight(
+                store=ctx.port("metrics_store"),
+                run_id=ctx.run_id,
+                summarise=summarise,
+                seconds=lambda: ctx.seconds() - started,
+                show=ctx.publish_metrics,
+            ),
+        )
+
+
+def supervised_metrics(
+    step: SubmittedStep, outputs: Sequence[ForwardBackwardOutput], tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Mean NLL per weighted token and bits per byte of the step's batch, under upstream's names."""
+    logprobs = [array for output in outputs for array in output.logprobs]
+    return {
+        "train_mean_nll": compute_mean_nll(logprobs, [datum.weights for datum in step.batch]),
+        "train_mean_bpb": compute_bpb(logprobs, step.batch, tokenizer),
+    }

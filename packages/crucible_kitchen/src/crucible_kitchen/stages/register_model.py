@@ -1,0 +1,46 @@
+"""Register the trained model with what it was made from."""
+
+from __future__ import annotations
+
+from crucible_ir import CheckpointRef, DatasetRef, EventType, ModelRef, Ref, digest_of
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.keys import FINAL_WEIGHTS, LAST_EVALUATION, PROVENANCE, STEP
+
+__all__ = ["RegisterModel"]
+
+
+class RegisterModel(Stage):
+    """Register the trained model, its weights and its data, and how they hang together."""
+
+    name = "register_model"
+    reads = (FINAL_WEIGHTS, PROVENANCE, STEP)
+    optional_reads = (LAST_EVALUATION,)
+    optional_ports = ("model_registry",)
+
+    async def run(self, ctx: StageContext) -> None:
+        """Says so in the log when the manifest names no registry; the same identity is registered once."""
+        if not ctx.has_port("model_registry"):
+            ctx.emit(EventType.LOG, {"level": "warning", "message": "not registered: the manifest names no model_registry"})
+            return
+        registry, provenance = ctx.port("model_registry"), ctx.get(PROVENANCE)
+        weights = CheckpointRef.model_validate(ctx.get(FINAL_WEIGHTS))
+        base = provenance["model"]
+        base_ref = Ref(kind="model", id=base["id"], digest=base["digest"])
+        dataset = DatasetRef.model_validate(provenance["dataset"])
+        run = Ref(kind="run", id=ctx.run_id, parents=(dataset.key, base_ref.key))
+        for ref in (base_ref, dataset, run, weights.model_copy(update={"parents": (run.key,)})):
+            registry.record(ref)
+        model, new = registry.register(
+            ModelRef(
+                id=ctx.experiment.id,
+                digest=weights.digest,
+                uri=weights.path,
+                base_model=base["id"],
+                produced_by=ctx.run_id,
+                parents=(weights.key, base_ref.key, dataset.key),
+                metadata={"steps": ctx.get(STEP), "metrics": ctx.find(LAST_EVALUATION, {}), "provenance": provenance},
+            ),
+            identity=digest_of([weights.digest, ctx.experiment.config_digest, provenance]),
+        )
+        ctx.emit(EventType.MODEL_REGISTERED, {"model": model.model_dump(mode="json"), "new": new})

@@ -1,0 +1,67 @@
+"""Supervised fine-tuning: conversations in, cross-entropy down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crucible_ir import Contract, IfDef, LoopDef, PipelineNode, StageDef
+
+__all__ = ["SupervisedOptions", "supervised"]
+
+
+class SupervisedOptions(Contract):
+    """What the supervised workflow lets a recipe choose beyond the training settings."""
+
+    renderer: str | None = None
+    """Name of the renderer; None takes the one recommended for the model."""
+    train_on_what: str = "all_assistant_messages"
+    reduction: str = "mean"
+    on_error: str = "raise"
+    evaluate: bool = True
+    """Held-out loss at the cadence of ``training.eval_every`` and at the end."""
+    eval_batch_size: int = 64
+    sample_prompts: int = 3
+    """Held-out prompts answered before and after training; 0 is none."""
+    sample_max_tokens: int = 64
+    register: bool = True
+
+
+def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
+    """The nodes of the workflow, in order."""
+    evaluation: dict[str, Any] = {"batch_size": options.eval_batch_size}
+    sampling = {"prompts": options.sample_prompts, "max_tokens": options.sample_max_tokens}
+    building = {
+        "train_on_what": options.train_on_what,
+        "reduction": options.reduction,
+        "on_error": options.on_error,
+    }
+    step = (
+        StageDef(name="begin_step"),
+        *((IfDef(when="evaluation_due", body=(StageDef(name="evaluate_nll", options=evaluation),)),) if options.evaluate else ()),
+        StageDef(name="forward_backward"),
+        StageDef(name="optim_step"),
+        StageDef(name="log_metrics"),
+        IfDef(when="checkpoint_due", body=(StageDef(name="save_checkpoint"),)),
+    )
+    before = (StageDef(name="sample_texts", label="sample_before", options=sampling),)
+    final = StageDef(name="evaluate_nll", label="final_evaluation", options={**evaluation, "standalone": True})
+    after = (StageDef(name="sample_texts", label="sample_after", options=sampling),)
+    return (
+        StageDef(name="load_dataset"),
+        StageDef(name="init_session"),
+        StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
+        StageDef(name="build_datums", options=building),
+        StageDef(name="open_metrics"),
+        *(before if options.sample_prompts else ()),
+        LoopDef(
+            name="epochs",
+            over="epochs",
+            body=(StageDef(name="begin_epoch"), LoopDef(name="batches", over="batches", body=step)),
+        ),
+        StageDef(name="save_checkpoint", label="final_checkpoint"),
+        *((final,) if options.evaluate else ()),
+        *(after if options.sample_prompts else ()),
+        StageDef(name="save_weights"),
+        *((StageDef(name="register_model"),) if options.register else ()),
+        StageDef(name="write_report"),
+    )
