@@ -1,0 +1,93 @@
+"""Renderers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from crucible_ir.errors import AdapterError, ConfigError, nearest
+from crucible_train.ports.tokenizer import Tokenizer
+from crucible_train.renderers.base import Renderer
+from crucible_train.renderers.llama3 import Llama3Renderer
+from crucible_train.renderers.qwen3 import (
+    Qwen3DisableThinkingRenderer,
+    Qwen3InstructRenderer,
+    Qwen3Renderer,
+)
+from crucible_train.renderers.role_colon import RoleColonRenderer
+
+__all__ = ["RendererFactory", "RendererRegistry", "get_renderer", "renderer_names"]
+
+RendererFactory = Callable[[Tokenizer], Renderer]
+
+_BUILT_IN: Mapping[str, RendererFactory] = MappingProxyType(
+    {
+        renderer.name: renderer
+        for renderer in (
+            RoleColonRenderer,
+            Llama3Renderer,
+            Qwen3Renderer,
+            Qwen3DisableThinkingRenderer,
+            Qwen3InstructRenderer,
+        )
+    }
+)
+
+
+class RendererRegistry:
+    """Names and what makes a renderer; immutable: ``with_renderer`` gives a new one."""
+
+    def __init__(self, factories: Mapping[str, RendererFactory] = _BUILT_IN) -> None:
+        self._factories = dict(factories)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Known names, sorted."""
+        return tuple(sorted(self._factories))
+
+    def with_renderer(self, name: str, factory: RendererFactory) -> RendererRegistry:
+        """A registry that knows ``name`` too.
+
+        Raises:
+            AdapterError: the name is taken; nothing is ever replaced silently.
+        """
+        if name in self._factories:
+            raise AdapterError(
+                what=f"two renderers are called {name!r}",
+                where="RendererRegistry.with_renderer",
+                remedy="give the new one another name",
+            )
+        return RendererRegistry({**self._factories, name: factory})
+
+    def create(self, name: str, tokenizer: Tokenizer) -> Renderer:
+        """A renderer of this name over ``tokenizer``.
+
+        Raises:
+            ConfigError: no renderer has this name; says the nearest one.
+        """
+        factory = self._factories.get(name)
+        if factory is None:
+            near = nearest(name, self._factories)
+            raise ConfigError(
+                what=f"no renderer is called {name!r}",
+                where="renderer",
+                remedy=f"did you mean {near!r}?" if near else f"valid: {', '.join(self.names)}",
+            )
+        return factory(tokenizer)
+
+
+_REGISTRY = RendererRegistry()
+
+
+def get_renderer(name: str, tokenizer: Tokenizer) -> Renderer:
+    """The built-in renderer of this name over ``tokenizer``.
+
+    Raises:
+        ConfigError: there is none; says the nearest name.
+    """
+    return _REGISTRY.create(name, tokenizer)
+
+
+def renderer_names() -> tuple[str, ...]:
+    """Names of the built-in renderers, sorted."""
+    return _REGISTRY.names

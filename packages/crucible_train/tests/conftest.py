@@ -1,0 +1,284 @@
+"""Recorded values of tinker-cookbook, and how renderers are compared with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_testing.tokenizers import FileTokenizer
+from crucible_train.renderers import (
+    Message,
+    Renderer,
+    RenderError,
+    ToolSpec,
+    TrainOnWhat,
+    get_renderer,
+    message_to_dict,
+    messages_from_dicts,
+    renderer_names,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+SYSTEM = "You are a helpful assistant."
+REAL_TOKENIZERS: dict[str, tuple[str, dict[str, str | None]]] = {
+    "qwen3": ("qwen3", {}),
+    "qwen3_base": ("qwen3", {"eos_token": "<|endoftext|>"}),
+    "llama3": ("llama-3.1-instruct", {}),
+    "llama3_base": ("llama-3.1-instruct", {"eos_token": "<|end_of_text|>"}),
+}
+
+
+def read_golden(name: str, folder: Path = GOLDEN) -> dict[str, Any]:
+    packed = folder / f"{name}.json.gz"
+    text = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / f"{name}.json").read_bytes()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def spread(runs: list[list[float]]) -> list[float]:
+    return [value for value, count in runs for _ in range(count)]
+
+
+def read_conversations() -> dict[str, list[Message]]:
+    return {
+        name: messages_from_dicts(rows)
+        for name, rows in read_golden("conversations")["conversations"].items()
+    }
+
+
+def read_tools() -> list[ToolSpec]:
+    return [ToolSpec(**tool) for tool in read_golden("conversations")["tools"]]
+
+
+class RendererGolden:
+    """One golden file of renderers and, for each recorded case, how ours compares with it.
+
+    A case is ``equal``, ``error`` (both refuse), the name of an explained difference (checked to be exactly
+    that difference), or a sentence that says what differs and is explained nowhere.
+    """
+
+    def __init__(self, name: str, tokenizer: FileTokenizer, folder: Path = GOLDEN) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self.data = read_golden(name, folder)
+        self.conversations = read_conversations()
+        self.names = [name for name in self.data["renderers"] if name in renderer_names()]
+
+    def renderer(self, name: str) -> Renderer:
+        return get_renderer(name, self.tokenizer)
+
+    # Each yields (kind of case, renderer, label, verdict)
+
+    def verdicts(self) -> Iterator[tuple[str, str, str, str]]:
+        for name in self.names:
+            yield "facts", name, name, self._facts(name)
+        for case in self._cases("supervised"):
+            for mode, recorded in case["modes"].items():
+                label = f"{case['renderer']}/{case['conv']}/{mode}"
+                yield "supervised", case["renderer"], label, self._supervised(case, mode, recorded)
+            for mode, examples in case["examples"].items():
+                label = f"{case['renderer']}/{case['conv']}/{mode}"
+                yield "examples", case["renderer"], label, self._examples(case, mode, examples)
+        for case in self._cases("generation"):
+            label = f"{case['renderer']}/{case['conv']}/{case['variant']}/{case.get('prefill')}"
+            yield "generation", case["renderer"], label, self._generation(case)
+        for case in self._cases("parse"):
+            label = f"{case['renderer']}/{case['body']}/{case['suffix']}"
+            yield "parse", case["renderer"], label, self._parse(case)
+
+    def counts(self) -> Counter[str]:
+        return Counter(verdict for _, _, _, verdict in self.verdicts())
+
+    def _cases(self, kind: str) -> list[dict[str, Any]]:
+        return [case for case in self.data[kind] if case["renderer"] in self.names]
+
+    def _facts(self, name: str) -> str:
+        renderer, recorded = self.renderer(name), self.data["renderers"][name]
+        ours = {
+            "stop_sequences": list(renderer.stop_sequences),
+            "bos_tokens": list(renderer.bos_tokens),
+            "has_extension_property": renderer.has_extension_property,
+            "disables_thinking": renderer.disables_thinking,
+        }
+        for key, value in ours.items():
+            if value != recorded[key]:
+                return f"{key}: {value} and not {recorded[key]}"
+        for key, system in (("tools_prefix", SYSTEM), ("tools_prefix_no_system", "")):
+            if key not in recorded:
+                continue
+            expected = recorded[key]
+            try:
+                prefix = renderer.create_conversation_prefix_with_tools(read_tools(), system)
+            except RenderError as error:
+                if isinstance(expected, list):
+                    return f"{key}: {error}"
+                continue
+            if [message_to_dict(message) for message in prefix] != expected:
+                return f"{key} differs"
+        return "equal"
+
+    def messages(self, conversation: str, mode: str) -> list[Message]:
+        found = self.conversations[conversation]
+        if mode != "customized":
+            return found
+        return [replace(message, trainable=i % 2 == 0) for i, message in enumerate(found)]
+
+    def _supervised(self, case: dict[str, Any], mode: str, recorded: dict[str, Any]) -> str:
+        renderer = self.renderer(case["renderer"])
+        messages = self.messages(case["conv"], mode)
+        try:
+            example = renderer.build_supervised_example(messages, TrainOnWhat(mode))
+        except RenderError as error:
+            return "error" if "error" in recorded else self._refusal(messages, error)
+        if "error" in recorded:
+            return f"upstream refuses: {recorded['message']}"
+        tokens = recorded.get("tokens", case.get("tokens"))
+        lengths = recorded.get("chunk_lens", case.get("chunk_lens"))
+        return self._compare(
+            messages,
+            (example.model_input.all_tokens(), example.weights.tolist()),
+            (tokens, spread(recorded["w"])),
+            lengths == [chunk.length for chunk in example.model_input.chunks],
+        )
+
+    def _examples(self, case: dict[str, Any], mode: str, recorded: Any) -> str:
+        renderer = self.renderer(case["renderer"])
+        messages = self.messages(case["conv"], mode)
+        try:
+            examples = renderer.build_supervised_examples(messages, TrainOnWhat(mode))
+        except RenderError as error:
+            return "error" if isinstance(recorded, dict) else self._refusal(messages, error)
+        if isinstance(recorded, dict):
+            return f"upstream refuses: {recorded['message']}"
+        if len(examples) != len(recorded):
+            return f"{len(examples)} examples and not {len(recorded)}"
+        found = [
+            self._compare(
+                messages,
+                (ours.model_input.all_tokens(), ours.weights.tolist()),
+                (theirs["tokens"], spread(theirs["w"])),
+                True,
+            )
+            for ours, theirs in zip(examples, recorded, strict=True)
+        ]
+        return next((verdict for verdict in found if verdict != "equal"), "equal")
+
+    def _generation(self, case: dict[str, Any]) -> str:
+        renderer = self.renderer(case["renderer"])
+        try:
+            messages = self._prompt(renderer, case)
+            role = "user" if case["variant"] == "role_user" else "assistant"
+            prompt = renderer.build_generation_prompt(messages, role, case.get("prefill"))
+        except RenderError as error:
+            if "error" in case:
+                return "error"
+            return self._refusal(self._prompt(renderer, case), error)
+        if "error" in case:
+            return f"upstream refuses: {case['message']}"
+        return self._compare(messages, (prompt.all_tokens(), []), (case["tokens"], []), True)
+
+    def _prompt(self, renderer: Renderer, case: dict[str, Any]) -> list[Message]:
+        variant = case["variant"]
+        if variant == "empty":
+            return []
+        if variant == "role_user":
+            return self.conversations["single_turn"]
+        if variant == "tools":
+            prefix = renderer.create_conversation_prefix_with_tools(read_tools(), SYSTEM)
+            return [*prefix, *self.conversations["tool_call"][:1]]
+        messages = self.conversations[case["conv"]]
+        if variant == "full":
+            return messages
+        end = max(i for i, message in enumerate(messages) if message.role == "assistant")
+        while end > 0 and messages[end - 1].role == "assistant":
+            end -= 1
+        return messages[:end]
+
+    def _parse(self, case: dict[str, Any]) -> str:
+        try:
+            message, termination = self.renderer(case["renderer"]).parse_response(case["tokens"])
+        except RenderError as error:
+            return "error" if "error" in case else f"refused: {error}"
+        if "error" in case:
+            return f"upstream refuses: {case['message']}"
+        ours, theirs = message_to_dict(message), dict(case["message"])
+        for found in (ours, theirs):  # the wording of the reason is ours
+            calls = found.get("unparsed_tool_calls", [])
+            found["unparsed_tool_calls"] = [(call["raw_text"], bool(call["error"])) for call in calls]
+        if (ours, termination.value) != (theirs, case["termination"]):
+            return f"{ours} {termination.value} and not {theirs} {case['termination']}"
+        structural, content = not termination.is_clean, bool(message.unparsed_tool_calls)
+        kind = "structural" if structural else "content" if content else None
+        return "equal" if kind == case["failure"] else f"failure {kind} and not {case['failure']}"
+
+    # Explained differences, each checked to be no more than that
+
+    def _refusal(self, messages: list[Message], error: RenderError) -> str:
+        calls = any(message.tool_calls for message in messages)
+        return "tool calls refused" if calls and "cannot express tool calls" in str(error) else str(error)
+
+    def _compare(
+        self,
+        messages: list[Message],
+        ours: tuple[list[int], list[float]],
+        theirs: tuple[list[int], list[float]],
+        same_chunks: bool,
+    ) -> str:
+        if ours == theirs:
+            return "equal" if same_chunks else "chunk lengths differ"
+        unused = self.tokenizer.encode("<UNUSED>")
+        (tokens, weights), (their_tokens, their_weights) = ours, theirs
+        if [*tokens, *unused] == their_tokens and weights == their_weights[: len(tokens)]:
+            return "no placeholder"
+        text = self.tokenizer.decode(tokens)
+        marked = self.tokenizer.encode(text, allow_special=True)
+        if text == self.tokenizer.decode(their_tokens) and marked == their_tokens:
+            quoted = any("<|im_end|>" in message.text for message in messages)
+            return "text stays literal" if quoted else "tokens differ"
+        return f"tokens differ: {text!r} and not {self.tokenizer.decode(their_tokens)!r}"
+
+
+@pytest.fixture(scope="session")
+def mini() -> FileTokenizer:
+    return FileTokenizer(GOLDEN / "tokenizers" / "mini")
+
+
+@pytest.fixture(scope="session")
+def mini_bos() -> FileTokenizer:
+    return FileTokenizer(GOLDEN / "tokenizers" / "mini_bos")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Any]]:
+    return read_golden
+
+
+@pytest.fixture(scope="session")
+def conversations() -> dict[str, list[Message]]:
+    return read_conversations()
+
+
+@pytest.fixture(scope="session")
+def tools() -> list[ToolSpec]:
+    return read_tools()
+
+
+@pytest.fixture(scope="session")
+def renderer_golden() -> Callable[..., RendererGolden]:
+    """``renderer_golden("mini")`` or, with the shared data folder, ``renderer_golden("qwen3", data)``."""
+
+    def load(name: str, data: Path | None = None) -> RendererGolden:
+        if data is None:
+            return RendererGolden(f"renderers_{name}", FileTokenizer(GOLDEN / "tokenizers" / name))
+        folder, overrides = REAL_TOKENIZERS[name]
+        tokenizer = FileTokenizer(data / "tokenizers" / folder, overrides)
+        return RendererGolden(f"renderers_{name}", tokenizer, data.parent / "golden")
+
+    return load
