@@ -226,7 +226,7 @@ def write(root: Path, keep: list[str]) -> list[Pin]:
 def problems_of_settings(root: Path) -> Iterator[str]:
     """What the root's settings must have so that everybody resolves the same."""
     if (root / "uv.toml").exists():
-        yield "uv.toml: a uv.toml at the root makes uv ignore [tool.uv], pins included; remove it"
+        yield "uv.toml: beside it uv ignores the settings in [tool.uv], exclude-newer among them; remove it"
     newest = read_toml(root / "pyproject.toml")["tool"]["uv"].get("exclude-newer")
     if not (isinstance(newest, str) and ABSOLUTE_TIME.fullmatch(newest)):
         yield f"pyproject.toml: exclude-newer is {newest!r}; it must be absolute (YYYY-MM-DDThh:mm:ssZ)"
