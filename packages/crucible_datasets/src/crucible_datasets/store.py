@@ -1,0 +1,130 @@
+"""The local dataset store: files, folders and memory; nothing outside this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from crucible_datasets.files import dataset_files
+from crucible_datasets.formats import MAX_LINE_BYTES, SUFFIXES, split_stem
+from crucible_datasets.mapping import FieldMapping
+from crucible_datasets.memory import MemoryDataset, MemoryDatasets
+from crucible_datasets.snapshots import RowStream, snapshot_of, snapshot_of_stream
+from crucible_datasets.sources import HeldRows, PlacedRow, read_files
+from crucible_ir import ConfigError, DatasetRef, DatasetSnapshot
+
+__all__ = ["LocalDatasetStore"]
+
+
+class LocalDatasetStore:
+    """Loads JSONL, CSV and JSON files (plain or gzip), folders with one file per split, and memory datasets.
+
+    Relative paths start at ``root`` (the working folder if None). It fits the port ``DatasetStore``.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path | None = None,
+        memory: Iterable[MemoryDataset] = (),
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        self._root = root
+        self._memory = MemoryDatasets(memory)
+        self._max_line_bytes = max_line_bytes
+
+    def add(self, dataset: MemoryDataset) -> None:
+        """Register a memory dataset under its name.
+
+        Raises:
+            ConflictError: another one has this name.
+        """
+        self._memory.add(dataset)
+
+    def path_of(self, ref: DatasetRef) -> Path:
+        """The path that ``ref.id`` names, ``~`` and ``root`` applied."""
+        path = Path(ref.id).expanduser()
+        return path if self._root is None else self._root / path
+
+    def holds(self, ref: DatasetRef) -> bool:
+        """Whether ``ref`` means something local: a registered name or a path that exists."""
+        if ref.source in ("file", "memory"):
+            return True
+        return ref.source == "auto" and (ref.id in self._memory or self.path_of(ref).exists())
+
+    def load(self, ref: DatasetRef) -> DatasetSnapshot:
+        """Rows of ``ref`` in order, with its digests filled in; see ``snapshot_of`` and ``snapshot_of_stream``.
+
+        Raises:
+            NotFoundError: no such path, split or registered name.
+            DataError: a row that cannot be read (file, line and column named), or nothing left after mapping.
+            ConfigError: a mapping, a format or a source that does not fit.
+            IntegrityError: ``ref`` carries a digest that the data do not have.
+        """
+        if self._in_memory(ref):
+            rows = self._memory.get(ref.id).rows(ref.split)
+            label = f"{ref.id}[{ref.split}], row"
+            if not ref.streaming:
+                return snapshot_of(HeldRows(rows, label=label), ref)
+            return snapshot_of_stream(
+                (PlacedRow(label, number, row) for number, row in enumerate(rows, start=1)), ref
+            )
+        FieldMapping.parse(ref.mapping)
+        placed = read_files(self._files(ref), ref, max_line_bytes=self._max_line_bytes)
+        return snapshot_of_stream(placed, ref) if ref.streaming else snapshot_of(HeldRows.of(placed), ref)
+
+    def stream(self, ref: DatasetRef) -> RowStream:
+        """Rows of ``ref`` one after the other, with bounded memory.
+
+        Raises:
+            NotFoundError, DataError, ConfigError: as ``load``; a bad row when it is reached.
+        """
+        if self._in_memory(ref):
+            rows = self._memory.get(ref.id).rows(ref.split)
+            label = f"{ref.id}[{ref.split}], row"
+            return RowStream((PlacedRow(label, n, row) for n, row in enumerate(rows, start=1)), ref)
+        return RowStream(read_files(self._files(ref), ref, max_line_bytes=self._max_line_bytes), ref)
+
+    def check(self, ref: DatasetRef) -> None:
+        """Look whether ``load`` can begin: the data exist, the mapping fits, the first rows are readable.
+
+        Raises:
+            NotFoundError, DataError, ConfigError: as ``load``.
+        """
+        head = ref.model_copy(
+            update={
+                "limit": 1,
+                "skip": 0,
+                "shuffle_seed": None,
+                "digest": None,
+                "order_digest": None,
+                "transform_digest": None,
+            }
+        )
+        next(self.stream(head), None)
+
+    def _in_memory(self, ref: DatasetRef) -> bool:
+        if ref.source == "memory":
+            return True
+        return ref.source == "auto" and ref.id in self._memory and not self.path_of(ref).exists()
+
+    def _files(self, ref: DatasetRef) -> list[Path]:
+        path = self.path_of(ref)
+        if ref.source == "hub" or (ref.source == "auto" and not path.exists() and not _like_a_path(ref.id)):
+            raise ConfigError(
+                what=f"{ref.id!r} is no file or folder here, and the local store reads no hub",
+                where="dataset.id",
+                remedy="check the path, or choose dataset_store = 'huggingface' for a hub id",
+            )
+        if ref.source == "store":
+            raise ConfigError(
+                what="there is no versioned dataset store",
+                where="dataset.source",
+                remedy="name a file or a hub id",
+            )
+        return dataset_files(path, ref)
+
+
+def _like_a_path(name: str) -> bool:
+    """Whether a name can only be a path: it has a data file's suffix, or begins as paths do."""
+    return split_stem(Path(name))[1] in SUFFIXES or name.startswith(("/", ".", "~")) or name.count("/") > 1
