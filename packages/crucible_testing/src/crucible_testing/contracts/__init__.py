@@ -1,0 +1,1 @@
+"""Contract suites: one per port; every adapter's tests inherit its port's suite."""
