@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crucible_ir import CheckpointRef, ConfigError, CrucibleError, EventType, Experiment, MetricRow, TrainingConfig
+from crucible_ir import (
+    CheckpointRef,
+    ConfigError,
+    CrucibleError,
+    EventType,
+    Experiment,
+    MetricRow,
+    TrainingConfig,
+)
 from crucible_ir.approvals import ApprovalDecision, ApprovalRequest
 from crucible_kitchen.engine.scope import Ports, ResumePoint, RunScope
 from crucible_kitchen.engine.stage import Key, Stage
@@ -21,7 +29,7 @@ __all__ = ["PlanContext", "StageContext", "State", "SuspendRun"]
 T = TypeVar("T")
 
 
-class SuspendRun(Exception):  # noqa: N818 - it is no error: the run waits for a decision
+class SuspendRun(Exception):
     """Raised by ``StageContext.approval`` when the answer is not there yet."""
 
     def __init__(self, request: ApprovalRequest) -> None:
@@ -100,7 +108,9 @@ class StageContext:
         """
         training = self._scope.experiment.training
         if training is None:
-            raise ConfigError(what="missing", where="training", remedy="give the experiment training settings")
+            raise ConfigError(
+                what="missing", where="training", remedy="give the experiment training settings"
+            )
         return training
 
     @property
@@ -190,7 +200,7 @@ class StageContext:
 
     def approval(self, question: str, payload: Mapping[str, Any]) -> ApprovalDecision:
         """The decision on exactly this payload; suspends the run until there is one."""
-        request = ApprovalRequest.of(
+        request = ApprovalRequest(
             run_id=self.run_id, stage=self.label, question=question, payload=dict(payload)
         )
         decision = self._scope.decision_for(request.digest)

@@ -24,7 +24,7 @@ from crucible_kitchen.engine.scope import Outcome, RunScope
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.engine.timing import StageTimes
 
-__all__ = ["CANCEL_POLL_S", "execute"]
+__all__ = ["CANCEL_POLL_S", "describe", "execute"]
 
 CANCEL_POLL_S = 0.25
 """How often a request to cancel is looked for while a stage runs."""
@@ -50,16 +50,21 @@ async def execute(plan: Plan, scope: RunScope) -> Outcome:
         return await _cancellable(walk)
 
 
+def describe(error: BaseException) -> str:
+    """One line about an error: our own as they are, others with their type."""
+    return str(error) if isinstance(error, CrucibleError) else f"{type(error).__name__}: {error}"
+
+
 async def _cancellable(walk: _Walk) -> Outcome:
     """Run the walk beside a watcher that cancels it when the log says so."""
     outcome: list[Outcome] = []
-    error: list[BaseException] = []
+    error: list[Exception] = []
     asked = False
 
     async def body(group: anyio.abc.TaskGroup) -> None:
         try:
             outcome.append(await walk.whole())
-        except CrucibleError as failure:
+        except Exception as failure:  # noqa: BLE001 - the boundary: handed on below, outside the task group
             error.append(failure)
         finally:
             group.cancel_scope.cancel()
@@ -104,7 +109,7 @@ class _Walk:
             return Outcome(suspended=suspension.request)
         except CancelledRun:
             raise
-        except CrucibleError as error:
+        except Exception as error:
             await self._rollback(error)
             raise
         return Outcome(results=self.state.durable_values())
@@ -168,7 +173,7 @@ class _Walk:
             async with limit:
                 try:
                     await self.sequence(node.branches[index], (*at, index), None)
-                except (CrucibleError, SuspendRun) as error:
+                except Exception as error:  # noqa: BLE001 - raised again below, in the order of the branches
                     failures.append((index, error))
                     group.cancel_scope.cancel()
 
@@ -201,8 +206,10 @@ class _Walk:
         started = self.scope.clock()
         try:
             await self._attempts(planned, context)
-        except CrucibleError as error:
-            self._emit(EventType.STAGE_FAILED, {**self._facts(planned, started), "error": str(error)})
+        except SuspendRun:
+            raise
+        except Exception as error:
+            self._emit(EventType.STAGE_FAILED, {**self._facts(planned, started), "error": describe(error)})
             raise
         if loud:
             self._emit(EventType.STAGE_COMPLETED, self._facts(planned, started))
@@ -248,7 +255,7 @@ class _Walk:
                 retryable=True,
             )
 
-    async def _rollback(self, error: CrucibleError) -> None:
+    async def _rollback(self, error: Exception) -> None:
         for label, (planned, context) in reversed(self.completed.items()):
             outcome: dict[str, Any] = {"stage": planned.node.name, "label": label}
             try:

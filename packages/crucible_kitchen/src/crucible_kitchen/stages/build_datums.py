@@ -57,7 +57,9 @@ class BuildDatums(Stage):
         held_out = ctx.get(EVAL_DATASET)
         ctx.set(EXAMPLES, examples)
         ctx.set(EVAL_EXAMPLES, self._build(ctx, held_out, "held_out") if held_out else [])
-        per_epoch = len(batch_indices(len(examples), training.batch_size, epoch=0, drop_last=training.drop_last))
+        per_epoch = len(
+            batch_indices(len(examples), training.batch_size, epoch=0, drop_last=training.drop_last)
+        )
         total = per_epoch * training.epochs
         if training.max_steps is not None:
             total = min(total, training.max_steps)
@@ -66,7 +68,12 @@ class BuildDatums(Stage):
         ctx.set(CUMULATIVE, dict(ctx.find(CUMULATIVE, {})))
         ctx.emit(
             EventType.RUN_PROGRESS,
-            {"total_steps": total, "epochs": training.epochs, "examples": len(examples), "batch_size": training.batch_size},
+            {
+                "total_steps": total,
+                "epochs": training.epochs,
+                "examples": len(examples),
+                "batch_size": training.batch_size,
+            },
         )
 
     def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[Example]:
@@ -77,14 +84,28 @@ class BuildDatums(Stage):
             except DataError as error:
                 where = f"{snapshot.ref.id}, row {number} after ordering"
                 if self.options.on_error == "raise":
-                    raise DataError(what=str(error), where=where, remedy="mend the row, or set on_error=drop") from error
+                    raise DataError(
+                        what=str(error), where=where, remedy="mend the row, or set on_error=drop"
+                    ) from error
                 dropped.append(f"{where}: {error}")
             if number % _SHOW_EVERY == 0:
                 ctx.publish("rendering", {"role": role, "done": number, "of": len(snapshot.rows)})
         if dropped:
-            ctx.emit(EventType.LOG, {"level": "warning", "message": f"{len(dropped)} rows left out", "role": role, "first": dropped[0]})
+            ctx.emit(
+                EventType.LOG,
+                {
+                    "level": "warning",
+                    "message": f"{len(dropped)} rows left out",
+                    "role": role,
+                    "first": dropped[0],
+                },
+            )
         if not examples and role == "train":
-            raise DataError(what="no row could be rendered", where=snapshot.ref.id, remedy=dropped[0] if dropped else "look at the dataset")
+            raise DataError(
+                what="no row could be rendered",
+                where=snapshot.ref.id,
+                remedy=dropped[0] if dropped else "look at the dataset",
+            )
         return examples
 
     def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
@@ -95,4 +116,6 @@ class BuildDatums(Stage):
             train_on_what=self.options.train_on_what,
             reduction=self.options.reduction,
         )
-        return Example(example_id=identity, datum=datum, messages=tuple(dict(message) for message in messages))
+        return Example(
+            example_id=identity, datum=datum, messages=tuple(dict(message) for message in messages)
+        )

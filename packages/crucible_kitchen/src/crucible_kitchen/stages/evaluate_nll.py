@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from crucible_ir import Contract, EventType, ExampleResult, MetricRow, Problem
+from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     EVAL_EXAMPLES,
@@ -72,12 +72,20 @@ class EvaluateNll(Stage):
             "test/bpb": compute_bpb(logprobs, [example.datum for example in examples], ctx.get(TOKENIZER)),
         }
         name = f"results/nll_{step:06d}.jsonl"
-        records = [self._record(ctx, e, lp, step).canonical() for e, lp in zip(examples, logprobs, strict=True)]
+        records = [
+            self._record(ctx, e, lp, step).canonical() for e, lp in zip(examples, logprobs, strict=True)
+        ]
         write_lines(ctx.run_dir / name, records)
         ctx.set(LAST_EVALUATION, metrics)
         ctx.emit(
             EventType.EVALUATION_COMPLETED,
-            {"evaluator": self.name, "step": step, "metrics": metrics, "examples": len(examples), "results": name},
+            {
+                "evaluator": self.name,
+                "step": step,
+                "metrics": metrics,
+                "examples": len(examples),
+                "results": name,
+            },
         )
         if self.options.standalone:
             row = MetricRow(step=step, metrics=metrics)
@@ -98,7 +106,9 @@ class EvaluateNll(Stage):
             ctx.publish("evaluating", {"done": min(len(outputs) * size, len(examples)), "of": len(examples)})
         return [array for output in outputs for array in output.logprobs]
 
-    def _record(self, ctx: StageContext, example: Example, logprobs_T: np.ndarray, step: int) -> ExampleResult:
+    def _record(
+        self, ctx: StageContext, example: Example, logprobs_T: np.ndarray, step: int
+    ) -> ExampleResult:
         return ExampleResult(
             example_id=example.example_id,
             metric="nll",

@@ -23,7 +23,9 @@ class ForwardBackward(Stage):
         ctx.set(
             FORWARD_BACKWARD,
             [
-                session.forward_backward(batch[start : start + size], training.loss, training.loss_config or None)
+                session.forward_backward(
+                    batch[start : start + size], training.loss, training.loss_config or None
+                )
                 for start in range(0, len(batch), size)
             ],
         )

@@ -80,4 +80,7 @@ class InitSession(Stage):
             ctx.set(STEP, ctx.resume.step)
         ctx.set(SESSION, session)
         ctx.set(PROVENANCE, {**ctx.get(PROVENANCE), "model": {"id": spec.base_model, "digest": digest}})
-        ctx.emit("model.loaded", {"model": spec.base_model, "digest": digest, "backend": backend.capabilities().name})
+        ctx.emit(
+            "model.loaded",
+            {"model": spec.base_model, "digest": digest, "backend": backend.capabilities().name},
+        )

@@ -40,7 +40,13 @@ class InitTokenizer(Stage):
         if chosen is not None and chosen not in known:
             near = nearest(chosen, known)
             remedy = f"did you mean {near!r}?" if near else f"it is one of {', '.join(sorted(known))}"
-            return [Problem(path=f"{plan.path}.options.renderer", message=f"unknown renderer {chosen!r}", remedy=remedy)]
+            return [
+                Problem(
+                    path=f"{plan.path}.options.renderer",
+                    message=f"unknown renderer {chosen!r}",
+                    remedy=remedy,
+                )
+            ]
         if chosen is None and plan.experiment.model is not None:
             recommended_renderer(plan.experiment.model.id)
         return []
@@ -49,7 +55,7 @@ class InitTokenizer(Stage):
         """Load both and note their digests."""
         backend: TrainingBackend = ctx.port("training_backend")
         model = ctx.experiment.model
-        assert model is not None  # noqa: S101 - init_session checked it
+        assert model is not None
         tokenizer = await backend.load_tokenizer(model.uri or model.id)
         name = self.options.renderer or recommended_renderer(model.id)
         ctx.set(TOKENIZER, tokenizer)

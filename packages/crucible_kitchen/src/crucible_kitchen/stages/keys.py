@@ -45,7 +45,9 @@ __all__ = [
 
 DATASET: Key[DatasetSnapshot] = Key("dataset", "training rows in order")
 EVAL_DATASET: Key[DatasetSnapshot | None] = Key("eval_dataset", "held-out rows, if any")
-PROVENANCE: Key[dict[str, Any]] = Key("provenance", "digests of data, model, tokenizer, renderer", durable=True)
+PROVENANCE: Key[dict[str, Any]] = Key(
+    "provenance", "digests of data, model, tokenizer, renderer", durable=True
+)
 SESSION: Key[TrainingClient] = Key("session", "the model under training")
 TOKENIZER: Key[Tokenizer] = Key("tokenizer", "the base model's tokenizer")
 RENDERER: Key[Renderer] = Key("renderer", "turns conversations into tokens")
@@ -60,11 +62,15 @@ TOTAL_STEPS: Key[int] = Key("total_steps", "optimiser steps of the whole run")
 LEARNING_RATE: Key[float] = Key("learning_rate", "rate of this step")
 EVALUATION_DUE: Key[bool] = Key("evaluation_due", "evaluate before this step")
 CHECKPOINT_DUE: Key[bool] = Key("checkpoint_due", "save after this step")
-FORWARD_BACKWARD: Key[Sequence[Handle[ForwardBackwardOutput]]] = Key("forward_backward", "submitted passes of this step")
+FORWARD_BACKWARD: Key[Sequence[Handle[ForwardBackwardOutput]]] = Key(
+    "forward_backward", "submitted passes of this step"
+)
 OPTIM_STEP: Key[Handle[OptimStepOutput]] = Key("optim_step", "submitted optimiser step")
 IN_FLIGHT: Key[InFlight] = Key("in_flight", "steps submitted and not yet awaited")
 PENDING_METRICS: Key[Mapping[str, float]] = Key("pending_metrics", "metrics to go into this step's row")
 CUMULATIVE: Key[dict[str, float]] = Key("cumulative", "totals over the run so far", durable=True)
-LAST_EVALUATION: Key[dict[str, float]] = Key("last_evaluation", "metrics of the last evaluation", durable=True)
+LAST_EVALUATION: Key[dict[str, float]] = Key(
+    "last_evaluation", "metrics of the last evaluation", durable=True
+)
 LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
 FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)

@@ -53,11 +53,15 @@ class LoadDataset(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Load, and say in the log exactly which rows these are."""
         experiment = ctx.experiment
-        assert experiment.dataset is not None  # noqa: S101 - check() reported it
+        assert experiment.dataset is not None
         train = self._load(ctx, experiment.dataset, "train")
         held_out = self._load(ctx, experiment.eval_dataset, "held_out") if experiment.eval_dataset else None
         if not train.rows:
-            raise DataError(what=f"{train.ref.id!r} has no rows", where="dataset", remedy="look at split, limit and mapping")
+            raise DataError(
+                what=f"{train.ref.id!r} has no rows",
+                where="dataset",
+                remedy="look at split, limit and mapping",
+            )
         ctx.set(DATASET, train)
         ctx.set(EVAL_DATASET, held_out)
         provenance = dict(ctx.find(PROVENANCE, {}))
@@ -67,7 +71,9 @@ class LoadDataset(Stage):
         ctx.set(PROVENANCE, provenance)
 
     def _load(self, ctx: StageContext, ref: DatasetRef, role: str) -> DatasetSnapshot:
-        snapshot: DatasetSnapshot = ctx.prepared.pop(_prepared(ref), None) or ctx.port("dataset_store").load(ref)
+        snapshot: DatasetSnapshot = ctx.prepared.pop(_prepared(ref), None) or ctx.port("dataset_store").load(
+            ref
+        )
         ctx.emit(
             EventType.DATASET_LOADED,
             {

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from crucible_ir import MetricRow
 from crucible_kitchen.engine.context import StageContext
-from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.in_flight import SubmittedStep
 from crucible_kitchen.stages.keys import (
     BATCH,
@@ -28,7 +25,18 @@ class LogMetrics(Stage):
     """Hand this step to those in flight, and log the steps that are done."""
 
     name = "log_metrics"
-    reads = (BATCH, EPOCH, FORWARD_BACKWARD, IN_FLIGHT, LEARNING_RATE, OPTIM_STEP, PENDING_METRICS, STEP, TOTAL_STEPS, CUMULATIVE)
+    reads = (
+        BATCH,
+        EPOCH,
+        FORWARD_BACKWARD,
+        IN_FLIGHT,
+        LEARNING_RATE,
+        OPTIM_STEP,
+        PENDING_METRICS,
+        STEP,
+        TOTAL_STEPS,
+        CUMULATIVE,
+    )
     writes = (CUMULATIVE,)
 
     async def run(self, ctx: StageContext) -> None:

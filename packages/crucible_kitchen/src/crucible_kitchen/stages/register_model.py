@@ -21,7 +21,10 @@ class RegisterModel(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Says so in the log when the manifest names no registry; the same identity is registered once."""
         if not ctx.has_port("model_registry"):
-            ctx.emit(EventType.LOG, {"level": "warning", "message": "not registered: the manifest names no model_registry"})
+            ctx.emit(
+                EventType.LOG,
+                {"level": "warning", "message": "not registered: the manifest names no model_registry"},
+            )
             return
         registry, provenance = ctx.port("model_registry"), ctx.get(PROVENANCE)
         weights = CheckpointRef.model_validate(ctx.get(FINAL_WEIGHTS))
@@ -39,7 +42,11 @@ class RegisterModel(Stage):
                 base_model=base["id"],
                 produced_by=ctx.run_id,
                 parents=(weights.key, base_ref.key, dataset.key),
-                metadata={"steps": ctx.get(STEP), "metrics": ctx.find(LAST_EVALUATION, {}), "provenance": provenance},
+                metadata={
+                    "steps": ctx.get(STEP),
+                    "metrics": ctx.find(LAST_EVALUATION, {}),
+                    "provenance": provenance,
+                },
             ),
             identity=digest_of([weights.digest, ctx.experiment.config_digest, provenance]),
         )

@@ -7,9 +7,9 @@ import json
 from pydantic import Field
 
 from crucible_ir import Contract, EventType
+from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.stages.keys import EVAL_EXAMPLES, IN_FLIGHT, RENDERER, SESSION, STEP, TOKENIZER
 from crucible_train.renderers import message_from
 from crucible_train.types import SamplingParams
@@ -54,10 +54,19 @@ class SampleTexts(Stage):
                     ),
                 )
                 answer = ctx.get(TOKENIZER).decode(response.sequences[0].tokens)
-                line = {"example_id": example.example_id, "step": step, "prompt": prompt, "reference": reference, "answer": answer}
+                line = {
+                    "example_id": example.example_id,
+                    "step": step,
+                    "prompt": prompt,
+                    "reference": reference,
+                    "answer": answer,
+                }
                 lines.append(json.dumps(line, ensure_ascii=False))
         finally:
             await sampler.close()
         name = f"results/samples_{step:06d}.jsonl"
         write_lines(ctx.run_dir / name, lines)
-        ctx.emit(EventType.EVALUATION_COMPLETED, {"evaluator": self.name, "step": step, "examples": len(lines), "results": name})
+        ctx.emit(
+            EventType.EVALUATION_COMPLETED,
+            {"evaluator": self.name, "step": step, "examples": len(lines), "results": name},
+        )

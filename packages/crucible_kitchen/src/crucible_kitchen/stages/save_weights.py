@@ -33,6 +33,11 @@ class SaveWeights(Stage):
         ref = ref.model_copy(update={"produced_by": ctx.run_id, "step": ctx.get(STEP)})
         ctx.set(FINAL_WEIGHTS, ref.model_dump(mode="json"))
         artifact = ArtifactRef(
-            id=f"{ctx.run_id}/{self.options.checkpoint}", uri=ref.path, digest=ref.digest, produced_by=ctx.run_id
+            id=f"{ctx.run_id}/{self.options.checkpoint}",
+            uri=ref.path,
+            digest=ref.digest,
+            produced_by=ctx.run_id,
         )
-        ctx.emit(EventType.ARTIFACT_WRITTEN, {"artifact": artifact.model_dump(mode="json"), "role": "weights"})
+        ctx.emit(
+            EventType.ARTIFACT_WRITTEN, {"artifact": artifact.model_dump(mode="json"), "role": "weights"}
+        )
