@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 SOURCES = sorted([*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("tools/**/*.py")])
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
+# The one function that says where log lines go; an application calls it, and no library does.
+LOGGING_SET_UP_BY_APPLICATIONS = ROOT / "packages/crucible_telemetry/src/crucible_telemetry/logging.py"
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc", "stuff"}
 
 # Spelled in pieces, so that this file does not break its own rule.
@@ -135,7 +137,7 @@ def test_no_library_prints_or_configures_logging() -> None:
         f"{path.relative_to(ROOT)}: {call}"
         for path in ROOT.glob("packages/*/src/**/*.py")
         for call in calls(path)
-        if forbidden.match(call)
+        if forbidden.match(call) and path != LOGGING_SET_UP_BY_APPLICATIONS
     }
     assert found == set()
 
