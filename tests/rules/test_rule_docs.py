@@ -103,7 +103,7 @@ def test_a_document_with_a_broken_block_fails_at_its_line(tmp_path: Path) -> Non
     )
     done = run(document, tmp_path)
     assert done.returncode == 1
-    assert "page.md:11" in done.stderr
+    assert "page.md:12" in done.stderr
     assert "NameError: name 'y'" in done.stderr
     assert done.stdout.splitlines()[-1] == "1"
     assert (tmp_path / "work" / "made").exists()
