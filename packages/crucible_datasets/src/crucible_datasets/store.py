@@ -19,17 +19,17 @@ __all__ = ["LocalDatasetStore"]
 class LocalDatasetStore:
     """Loads JSONL, CSV and JSON files (plain or gzip), folders with one file per split, and memory datasets.
 
-    Relative paths start at ``root`` (the working folder if None). It fits the port ``DatasetStore``.
+    Relative paths start at ``base_folder`` (the working folder if None). It fits the port ``DatasetStore``.
     """
 
     def __init__(
         self,
         *,
-        root: Path | None = None,
+        base_folder: Path | None = None,
         memory: Iterable[MemoryDataset] = (),
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self._root = root
+        self._base_folder = base_folder
         self._memory = MemoryDatasets(memory)
         self._max_line_bytes = max_line_bytes
 
@@ -42,9 +42,9 @@ class LocalDatasetStore:
         self._memory.add(dataset)
 
     def path_of(self, ref: DatasetRef) -> Path:
-        """The path that ``ref.id`` names, ``~`` and ``root`` applied."""
+        """The path that ``ref.id`` names, ``~`` and ``base_folder`` applied."""
         path = Path(ref.id).expanduser()
-        return path if self._root is None else self._root / path
+        return path if self._base_folder is None else self._base_folder / path
 
     def holds(self, ref: DatasetRef) -> bool:
         """Whether ``ref`` means something local: a registered name or a path that exists."""

@@ -136,8 +136,10 @@ def text_or_messages(value: Any, *, role: str, field: str) -> list[Message]:
 def parse_human_assistant(text: str) -> list[Message]:
     r"""The turns of ``"\n\nHuman: …\n\nAssistant: …"``; what a speaker says is stripped of white space.
 
+    A turn begins with a blank line (or the text); ``Human:`` within what somebody says begins none.
+
     Raises:
-        Unfit: the text does not begin with a turn, or two turns in a row have one speaker.
+        Unfit: the text does not begin with a turn.
     """
     marks = list(_TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():
@@ -146,7 +148,5 @@ def parse_human_assistant(text: str) -> list[Message]:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):
         role = "user" if mark[1] == "Human" else "assistant"
-        if messages and messages[-1]["role"] == role:
-            raise Unfit(f"two {mark[1]} turns follow each other")
         messages.append({"role": role, "content": text[mark.end() : end].strip()})
     return messages

@@ -103,7 +103,6 @@ def _answers(prompt: list[Message], chosen: list[Message], rejected: list[Messag
             raise Unfit(f"{name} adds nothing to the prompt")
         if answer[0]["role"] != "assistant":
             raise Unfit("chosen and rejected part at a message that is not the assistant's")
-        assistant_text(answer)
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 

@@ -2,8 +2,10 @@
 
 from crucible_train.ports.backend import BackendCapabilities, TrainingBackend, TrainingSpec
 from crucible_train.ports.blob_store import BlobStore
+from crucible_train.ports.dataset_store import DatasetStore
 from crucible_train.ports.event_sink import EventSink
 from crucible_train.ports.handle import Handle
+from crucible_train.ports.hub import HubClient, RepoType
 from crucible_train.ports.metrics_store import MetricsStore
 from crucible_train.ports.model_registry import ModelRegistry
 from crucible_train.ports.sampling import SamplingClient
@@ -15,10 +17,13 @@ __all__ = [
     "BlobStore",
     "CustomLoss",
     "CustomLossFn",
+    "DatasetStore",
     "EventSink",
     "Handle",
+    "HubClient",
     "MetricsStore",
     "ModelRegistry",
+    "RepoType",
     "SamplingClient",
     "Tokenizer",
     "TrainingBackend",
