@@ -1,1 +1,1 @@
-"""The Crucible recipes, their configs and manifests."""
+"""The Crucible recipes: thin configs over the workflows of crucible_kitchen."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Key, Stage
@@ -16,11 +17,11 @@ from crucible_kitchen.stages.keys import (
     STEP,
     TOTAL_STEPS,
 )
-from crucible_train.schedules import learning_rate
+from crucible_train.schedules import lr_multiplier
 
 __all__ = ["BeginStep"]
 
-_ITEM: Key[Sequence[int]] = Key("batches_item")
+_ITEM: Key[NDArray[np.int64]] = Key("batches_item")
 
 
 class BeginStep(Stage):
@@ -36,16 +37,8 @@ class BeginStep(Stage):
         step, total, examples = ctx.get(STEP), ctx.get(TOTAL_STEPS), ctx.get(EXAMPLES)
         schedule = training.schedule
         ctx.set(BATCH, [examples[index].datum for index in ctx.get(_ITEM)])
-        ctx.set(
-            LEARNING_RATE,
-            learning_rate(
-                training.optimizer.learning_rate,
-                step,
-                total,
-                schedule=schedule.name,
-                warmup_steps=schedule.warmup_steps,
-            ),
-        )
+        multiplier = lr_multiplier(schedule.name, step, total, warmup_steps=schedule.warmup_steps)
+        ctx.set(LEARNING_RATE, training.optimizer.learning_rate * multiplier)
         ctx.set(EVALUATION_DUE, training.eval_every > 0 and step % training.eval_every == 0)
         done = step + 1
         ctx.set(CHECKPOINT_DUE, training.save_every > 0 and done % training.save_every == 0 and done < total)

@@ -22,7 +22,7 @@ from crucible_kitchen.stages.keys import (
     RENDERER,
     TOTAL_STEPS,
 )
-from crucible_train.renderers import TrainOnWhat, message_from
+from crucible_train.renderers import TrainOnWhat, message_from_dict
 from crucible_train.supervised import batch_indices, conversation_to_datum
 
 __all__ = ["BuildDatums", "BuildDatumsOptions"]
@@ -65,7 +65,7 @@ class BuildDatums(Stage):
             total = min(total, training.max_steps)
         ctx.set(EPOCHS, training.epochs)
         ctx.set(TOTAL_STEPS, total)
-        ctx.set(CUMULATIVE, dict(ctx.find(CUMULATIVE, {})))
+        ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))
         ctx.emit(
             EventType.RUN_PROGRESS,
             {
@@ -110,7 +110,7 @@ class BuildDatums(Stage):
 
     def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
         datum = conversation_to_datum(
-            [message_from(message) for message in messages],
+            [message_from_dict(message) for message in messages],
             ctx.get(RENDERER),
             max_length=ctx.training.max_length,
             train_on_what=self.options.train_on_what,

@@ -67,9 +67,10 @@ class EvaluateNll(Stage):
         await ctx.get(IN_FLIGHT).settle()
         logprobs = await self._logprobs(ctx, examples)
         weights = [example.datum.weights for example in examples]
+        targets = [example.datum.target_tokens for example in examples]
         metrics = {
             "test/nll": compute_mean_nll(logprobs, weights),
-            "test/bpb": compute_bpb(logprobs, [example.datum for example in examples], ctx.get(TOKENIZER)),
+            "test/bpb": compute_bpb(logprobs, weights, targets, ctx.get(TOKENIZER)),
         }
         name = f"results/nll_{step:06d}.jsonl"
         records = [
@@ -92,7 +93,7 @@ class EvaluateNll(Stage):
             ctx.port("metrics_store").log(ctx.run_id, row)
             ctx.publish_metrics(row)
         else:
-            ctx.set(PENDING_METRICS, {**ctx.find(PENDING_METRICS, {}), **metrics})
+            ctx.set(PENDING_METRICS, ctx.find(PENDING_METRICS, {}) | metrics)
 
     async def _logprobs(self, ctx: StageContext, examples: Sequence[Example]) -> list[np.ndarray]:
         session, size = ctx.get(SESSION), self.options.batch_size

@@ -79,7 +79,7 @@ class InitSession(Stage):
             await session.load_state(ctx.resume.checkpoint)
             ctx.set(STEP, ctx.resume.step)
         ctx.set(SESSION, session)
-        ctx.set(PROVENANCE, {**ctx.get(PROVENANCE), "model": {"id": spec.base_model, "digest": digest}})
+        ctx.set(PROVENANCE, ctx.get(PROVENANCE) | {"model": {"id": spec.base_model, "digest": digest}})
         ctx.emit(
             "model.loaded",
             {"model": spec.base_model, "digest": digest, "backend": backend.capabilities().name},

@@ -59,7 +59,11 @@ class InitTokenizer(Stage):
         tokenizer = await backend.load_tokenizer(model.uri or model.id)
         name = self.options.renderer or recommended_renderer(model.id)
         ctx.set(TOKENIZER, tokenizer)
-        ctx.set(RENDERER, get_renderer(name, tokenizer))
-        facts = {"tokenizer": {"digest": tokenizer.digest}, "renderer": {"name": name}}
-        ctx.set(PROVENANCE, {**ctx.get(PROVENANCE), **facts})
+        renderer = get_renderer(name, tokenizer)
+        ctx.set(RENDERER, renderer)
+        facts = {
+            "tokenizer": {"digest": tokenizer.digest},
+            "renderer": {"name": name, "digest": renderer.digest},
+        }
+        ctx.set(PROVENANCE, ctx.get(PROVENANCE) | facts)
         ctx.emit("tokenizer.loaded", {"digest": tokenizer.digest, "renderer": name})

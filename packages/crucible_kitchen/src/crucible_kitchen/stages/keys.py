@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crucible_ir import DatasetSnapshot
 from crucible_kitchen.engine.stage import Key
@@ -55,7 +58,7 @@ EXAMPLES: Key[Sequence[Example]] = Key("examples", "training examples: datum and
 EVAL_EXAMPLES: Key[Sequence[Example]] = Key("eval_examples", "held-out examples: datum and id")
 EPOCHS: Key[int] = Key("epochs", "number of epochs")
 EPOCH: Key[int] = Key("epoch", "present epoch, from 0")
-BATCHES: Key[Sequence[Sequence[int]]] = Key("batches", "indices of the examples of each batch of this epoch")
+BATCHES: Key[Sequence[NDArray[np.int64]]] = Key("batches", "indices of the examples of each batch of this epoch")
 BATCH: Key[Sequence[Datum]] = Key("batch", "data of this step")
 STEP: Key[int] = Key("step", "optimiser steps submitted so far", durable=True)
 TOTAL_STEPS: Key[int] = Key("total_steps", "optimiser steps of the whole run")
@@ -67,7 +70,7 @@ FORWARD_BACKWARD: Key[Sequence[Handle[ForwardBackwardOutput]]] = Key(
 )
 OPTIM_STEP: Key[Handle[OptimStepOutput]] = Key("optim_step", "submitted optimiser step")
 IN_FLIGHT: Key[InFlight] = Key("in_flight", "steps submitted and not yet awaited")
-PENDING_METRICS: Key[Mapping[str, float]] = Key("pending_metrics", "metrics to go into this step's row")
+PENDING_METRICS: Key[dict[str, float]] = Key("pending_metrics", "metrics to go into this step's row")
 CUMULATIVE: Key[dict[str, float]] = Key("cumulative", "totals over the run so far", durable=True)
 LAST_EVALUATION: Key[dict[str, float]] = Key(
     "last_evaluation", "metrics of the last evaluation", durable=True

@@ -64,7 +64,7 @@ class LoadDataset(Stage):
             )
         ctx.set(DATASET, train)
         ctx.set(EVAL_DATASET, held_out)
-        provenance = dict(ctx.find(PROVENANCE, {}))
+        provenance = ctx.find(PROVENANCE, {}).copy()
         provenance["dataset"] = train.ref.model_dump(mode="json")
         if held_out is not None:
             provenance["eval_dataset"] = held_out.ref.model_dump(mode="json")

@@ -41,6 +41,7 @@ class LogMetrics(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Waits only for steps older than ``training.submit_ahead``."""
+        pending = ctx.get(PENDING_METRICS)
         step, total, batch = ctx.get(STEP) - 1, ctx.get(TOTAL_STEPS), ctx.get(BATCH)
         tokens = float(sum(datum.model_input.length for datum in batch))
         so_far = ctx.get(CUMULATIVE)
@@ -59,8 +60,8 @@ class LogMetrics(Stage):
                     "num_sequences": float(len(batch)),
                     "num_tokens": tokens,
                     "num_loss_tokens": float(sum(datum.num_loss_tokens for datum in batch)),
-                    "tokens/cumulative": ctx.get(CUMULATIVE)["tokens"],
-                    **ctx.get(PENDING_METRICS),
+                    "tokens/cumulative/trained": ctx.get(CUMULATIVE)["tokens"],
+                    **pending,
                 },
             )
         )

@@ -50,7 +50,10 @@ def supervised_metrics(
 ) -> dict[str, float]:
     """Mean NLL per weighted token and bits per byte of the step's batch, under upstream's names."""
     logprobs = [array for output in outputs for array in output.logprobs]
+    weights = [datum.weights for datum in step.batch]
     return {
-        "train_mean_nll": compute_mean_nll(logprobs, [datum.weights for datum in step.batch]),
-        "train_mean_bpb": compute_bpb(logprobs, step.batch, tokenizer),
+        "train_mean_nll": compute_mean_nll(logprobs, weights),
+        "train_mean_bpb": compute_bpb(
+            logprobs, weights, [datum.target_tokens for datum in step.batch], tokenizer
+        ),
     }

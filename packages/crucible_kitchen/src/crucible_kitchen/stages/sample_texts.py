@@ -11,7 +11,7 @@ from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import EVAL_EXAMPLES, IN_FLIGHT, RENDERER, SESSION, STEP, TOKENIZER
-from crucible_train.renderers import message_from
+from crucible_train.renderers import message_from_dict
 from crucible_train.types import SamplingParams
 
 __all__ = ["SampleTexts", "SampleTextsOptions"]
@@ -45,7 +45,7 @@ class SampleTexts(Stage):
             for number, example in enumerate(examples):
                 *prompt, reference = example.messages
                 response = await sampler.sample(
-                    renderer.build_generation_prompt([message_from(message) for message in prompt]),
+                    renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
                     SamplingParams(
                         max_tokens=self.options.max_tokens,
                         temperature=self.options.temperature,

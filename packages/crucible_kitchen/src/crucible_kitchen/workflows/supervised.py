@@ -37,14 +37,20 @@ def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
     }
     step = (
         StageDef(name="begin_step"),
-        *((IfDef(when="evaluation_due", body=(StageDef(name="evaluate_nll", options=evaluation),)),) if options.evaluate else ()),
+        *(
+            (IfDef(when="evaluation_due", body=(StageDef(name="evaluate_nll", options=evaluation),)),)
+            if options.evaluate
+            else ()
+        ),
         StageDef(name="forward_backward"),
         StageDef(name="optim_step"),
         StageDef(name="log_metrics"),
         IfDef(when="checkpoint_due", body=(StageDef(name="save_checkpoint"),)),
     )
     before = (StageDef(name="sample_texts", label="sample_before", options=sampling),)
-    final = StageDef(name="evaluate_nll", label="final_evaluation", options={**evaluation, "standalone": True})
+    final = StageDef(
+        name="evaluate_nll", label="final_evaluation", options={**evaluation, "standalone": True}
+    )
     after = (StageDef(name="sample_texts", label="sample_after", options=sampling),)
     return (
         StageDef(name="load_dataset"),

@@ -1,0 +1,78 @@
+"""Which conversations a recipe trains and is tested on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from crucible_ir import Contract, DatasetRef
+
+__all__ = ["BUNDLED", "ConversationData", "located"]
+
+BUNDLED = "tiny"
+"""Name of the bundled model and data of ``crucible-tiny``."""
+
+
+class ConversationData(Contract):
+    """Conversations of a file, a folder, or a hub dataset."""
+
+    path: str = "HuggingFaceH4/no_robots"
+    """File, folder or hub id; ``tiny`` is the bundled chat data."""
+    config: str | None = None
+    split: str = "train"
+    eval_path: str | None = None
+    """Where the held-out rows are; None looks in ``path``."""
+    eval_split: str | None = None
+    """Split of the held-out rows; None takes ``test_size`` rows from the training split."""
+    test_size: int = Field(default=0, ge=0)
+    """Held-out rows taken from the front of the ordered training split."""
+    limit: int | None = Field(default=None, ge=1)
+    eval_limit: int | None = Field(default=None, ge=1)
+    shuffle_seed: int | None = Field(default=0, ge=0)
+    revision: str | None = None
+    streaming: bool = False
+    mapping: dict[str, Any] = Field(default_factory=dict)
+    """Field mapping for rows that carry no ``messages``; empty finds it out."""
+
+    def train(self) -> DatasetRef:
+        """The training rows."""
+        return self._ref(
+            self.path, self.split, role="train", skip=self.test_size, limit=self.limit, shuffled=True
+        )
+
+    def held_out(self) -> DatasetRef | None:
+        """The held-out rows, or None when there are none."""
+        if self.eval_split is not None or self.eval_path is not None:
+            split = self.eval_split or self.split
+            return self._ref(self.eval_path or self.path, split, role="test", limit=self.eval_limit)
+        if self.test_size:
+            limit = min(self.test_size, self.eval_limit or self.test_size)
+            return self._ref(self.path, self.split, role="train", limit=limit, shuffled=True)
+        return None
+
+    def _ref(
+        self, path: str, split: str, *, role: str, limit: int | None, skip: int = 0, shuffled: bool = False
+    ) -> DatasetRef:
+        return DatasetRef(
+            id=located(path, role),
+            config=self.config,
+            split=split,
+            revision=self.revision,
+            shuffle_seed=self.shuffle_seed if shuffled else None,
+            skip=skip,
+            limit=limit,
+            streaming=self.streaming,
+            mapping=self.mapping,
+        )
+
+
+def located(path: str, role: str) -> str:
+    """The bundled file for ``tiny``, an absolute path for what exists here, and anything else as it is."""
+    if path == BUNDLED:
+        from crucible_cookbook.bundled import bundled_data
+
+        return str(bundled_data(f"chat_{role}.jsonl"))
+    here = Path(path).expanduser()
+    return str(here.resolve()) if here.exists() else path
