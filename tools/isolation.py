@@ -15,6 +15,7 @@ import argparse
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -179,7 +180,7 @@ class Bench:
         """Runs the package's tests with `python`; returns pytest's status (no tests is a pass)."""
         settings = ROOT / "pyproject.toml"
         command = [str(python), "-P", "-m", "pytest", f"--config-file={settings}", f"--rootdir={ROOT}"]
-        options = ["-p", "no:cacheprovider", "-q", *os.environ.get("PYTEST_ISOLATION_ARGS", "").split()]
+        options = ["-p", "no:cacheprovider", "-q", *shlex.split(os.environ.get("PYTEST_ISOLATION_ARGS", ""))]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{python.parent}:{os.environ['PATH']}"}
         env.pop("PYTHONPATH", None)
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PORT_FILES = sorted((ROOT / "packages/crucible_train/src/crucible_train/ports").glob("*.py"))
 SUITE_FILES = sorted((ROOT / "packages/crucible_testing/src/crucible_testing").glob("**/*.py"))
 TEST_FILES = sorted([*ROOT.glob("packages/*/tests/**/test_*.py"), *ROOT.glob("tests/**/test_*.py")])
+SEAMS = {"crucible.commands", "crucible.recipes", "crucible.workflows", "crucible.stages"}
 NOT_PORTS = {"Handle"}  # what calls of a port return; its suite is the port's
 
 
@@ -27,8 +29,8 @@ class Plugin:
 
     @property
     def port(self) -> str:
-        """The port's class name that the group spells: crucible.metrics_store is MetricsStore."""
-        return "".join(part.capitalize() for part in self.group.removeprefix("crucible.").split("_"))
+        """The port that the group spells (crucible.metrics_store is MetricsStore); empty for another seam."""
+        return PORT_OF_GROUP.get(self.group, "")
 
 
 def plugins() -> list[Plugin]:
@@ -55,7 +57,8 @@ PORTS = {
     name for path in PORT_FILES for name, bases in classes(path).items() if "Protocol" in bases
 } - NOT_PORTS
 SUITES = {name for path in SUITE_FILES for name in classes(path) if name.endswith("Contract")}
-ADAPTERS = [plugin for plugin in plugins() if plugin.port in PORTS]
+PORT_OF_GROUP = {"crucible." + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name for name in PORTS}
+ADAPTERS = [plugin for plugin in plugins() if plugin.port]
 
 
 def test_there_are_ports_and_adapters_to_look_at() -> None:
@@ -84,6 +87,10 @@ def test_an_entry_point_leads_to_an_object_of_its_own_package(plugin: Plugin) ->
     module, _, attribute = plugin.target.partition(":")
     assert module.partition(".")[0] == plugin.package.replace("-", "_")
     assert hasattr(importlib.import_module(module), attribute.partition(".")[0])
+
+
+def test_every_group_is_that_of_a_port_or_a_known_seam() -> None:
+    assert {plugin.group for plugin in plugins()} - set(PORT_OF_GROUP) - SEAMS == set()
 
 
 def test_no_two_packages_own_one_name_in_a_group() -> None:
