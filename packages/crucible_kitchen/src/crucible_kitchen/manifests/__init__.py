@@ -1,0 +1,1 @@
+"""Manifests: which adapter serves which port."""

@@ -1,0 +1,32 @@
+"""Secrets that may be near a run: found so that they can be kept out of everything it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crucible_ir.redaction import Redactor, is_secret_name, secrets_in
+from crucible_kitchen.manifests.manifest import Manifest, is_reference
+
+__all__ = ["credential_names", "redactor_for"]
+
+_SHORTEST = 6
+"""Shorter values are no secrets; hiding them would blacken ordinary text."""
+
+
+def credential_names(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the variables of ``environ`` that hold a credential, sorted."""
+    return tuple(sorted(name for name, value in environ.items() if value and is_secret_name(name)))
+
+
+def redactor_for(environ: Mapping[str, str], manifest: Manifest | None = None) -> Redactor:
+    """What takes secrets out of events, logs, reports and errors.
+
+    It knows the values of variables named like credentials (``HF_TOKEN``, ``TINKER_API_KEY``, ``*_API_KEY``,
+    ``*_TOKEN``, ``*_SECRET`` …) and of every variable that ``manifest`` refers to.
+    """
+    secrets = set(secrets_in(environ))
+    if manifest is not None:
+        for choice in manifest.ports.values():
+            referred = (environ.get(v["env"], "") for v in choice.options.values() if is_reference(v))
+            secrets.update(value for value in referred if len(value) >= _SHORTEST)
+    return Redactor(secrets=frozenset(secrets))

@@ -1,0 +1,1 @@
+"""Plugins: what installed packages add to Crucible by entry point."""

@@ -1,0 +1,1 @@
+"""Runs: their folders, their life, the processes that own them."""

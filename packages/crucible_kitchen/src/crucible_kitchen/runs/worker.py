@@ -1,0 +1,122 @@
+"""A process of its own for one run: ``python -m crucible_kitchen.runs.worker RUN_ID``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from crucible_ir import CrucibleError, ExitCode, StorageError
+from crucible_ir.redaction import Redactor
+from crucible_kitchen.manifests.credentials import redactor_for
+from crucible_kitchen.runs.execution import RunExecutor
+from crucible_kitchen.runs.folder import RunFolder, RunSettings
+from crucible_kitchen.runs.home import HOME_VARIABLE, Home
+from crucible_kitchen.runs.store import RunStore
+
+__all__ = ["RedactingStream", "detach", "main"]
+
+
+class RedactingStream(io.TextIOBase):
+    """Text passed on line by line without secrets."""
+
+    def __init__(self, target: TextIO, redactor: Redactor) -> None:
+        self._target = target
+        self._redactor = redactor
+        self._line = ""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The target's, for who writes past this stream."""
+        return self._target.fileno()
+
+    def write(self, text: str) -> int:
+        """Pass on complete lines; keep the rest until its line is complete."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._target.write(self._redactor.text(line) + "\n")
+        self._target.flush()
+        return len(text)
+
+    def finish(self) -> None:
+        """Pass on what is left of an unfinished line."""
+        self._target.write(self._redactor.text(self._line))
+        self._line = ""
+        self._target.flush()
+
+
+def detach(run: RunFolder, home: Home, *, resume: bool = False, environ: Mapping[str, str]) -> int:
+    """Start a worker for ``run`` that outlives this process; returns its process id.
+
+    Its output goes to ``worker.log`` in the run's folder.
+
+    Raises:
+        StorageError: the log file cannot be opened.
+    """
+    command = [sys.executable, "-m", "crucible_kitchen.runs.worker", run.run_id]
+    if resume:
+        command.append("--resume")
+    folder = str(run.creation().data.get("folder", ""))
+    try:
+        with (run.path / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**environ, HOME_VARIABLE: str(home.root)},
+                cwd=folder if Path(folder).is_dir() else None,
+            )
+    except OSError as error:
+        raise StorageError(
+            what=f"the worker cannot be started: {error.strerror or error}",
+            where=str(run.path),
+            remedy="free space or make the folder writable",
+        ) from error
+    threading.Thread(target=process.wait, name=f"worker-{run.run_id}", daemon=True).start()
+    return process.pid
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start or resume one run; the exit code is that of ``crucible run``."""
+    parser = argparse.ArgumentParser(prog="crucible_kitchen.runs.worker")
+    parser.add_argument("run_id")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--checkpoint")
+    options = parser.parse_args(arguments)
+    home = Home.default(os.environ)
+    redactor = redactor_for(os.environ)
+    output = RedactingStream(sys.stderr, redactor)
+    sys.stdout = sys.stderr = output
+    try:
+        run = RunStore(home, settings=RunSettings(redact=redactor)).open(options.run_id)
+        executor = RunExecutor(home)
+        if options.resume:
+            executor.resume(run, options.checkpoint)
+        else:
+            executor.start(run)
+        return ExitCode.OK
+    except CrucibleError as error:
+        output.write(f"{error}\n")
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the end of the process: the trace goes to worker.log
+        output.write(traceback.format_exc())
+        return ExitCode.FAILED
+    finally:
+        output.finish()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
