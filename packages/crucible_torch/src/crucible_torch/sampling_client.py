@@ -1,0 +1,144 @@
+"""The sampling port over the engine: checks at once, work on the engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import numpy as np
+
+from crucible_ir.errors import ConfigError, ConflictError
+from crucible_torch.adapter import Adapter
+from crucible_torch.model import LoadedModel
+from crucible_torch.packing import IntArray, check_ids, text_tokens
+from crucible_torch.sampling import SamplingJob, prompt_logprobs, sample
+from crucible_torch.settings import EngineSettings
+from crucible_torch.stopping import stop_rule
+from crucible_torch.worker import Worker
+from crucible_train.ports import Handle, Tokenizer
+from crucible_train.types import ModelInput, SampleResponse, SamplingParams
+
+__all__ = ["TorchSamplingClient"]
+
+
+class TorchSamplingClient:
+    """Fixed weights over a model.
+
+    Sample i of a request with a seed draws from a stream of its own, derived from (seed, i). Requests
+    without a seed draw from streams derived from the client's entropy and the number of the request: they
+    differ from each other, and two runs of the same program agree.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        adapter: Adapter | None,
+        *,
+        worker: Worker,
+        settings: EngineSettings,
+        tokenizer: Callable[[], Tokenizer],
+        entropy: Sequence[int] = (0,),
+    ) -> None:
+        self._model: LoadedModel | None = model
+        self._adapter = adapter
+        self._worker = worker
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._entropy = tuple(entropy)
+        self._requests = count()
+
+    def sample(
+        self,
+        prompt: ModelInput,
+        params: SamplingParams,
+        *,
+        num_samples: int = 1,
+        include_prompt_logprobs: bool = False,
+    ) -> Handle[SampleResponse]:
+        """``num_samples`` continuations; log-probabilities are those at temperature 1.
+
+        Stop tokens and the tokens of a stop string are part of a sequence. ``stop`` of strings or ids ends
+        at the model's end tokens too; [] never ends early.
+
+        Raises:
+            ConfigError: an empty prompt, an image, no samples, or more tokens than the model has positions.
+            DataError: ids outside the vocabulary.
+        """
+        model = self._open()
+        tokens = _prompt(prompt, model)
+        if num_samples < 1:
+            raise ConfigError(
+                what=f"num_samples = {num_samples}", where="sample", remedy="ask for at least 1"
+            )
+        limit = model.max_positions
+        if limit is not None and len(tokens) + params.max_tokens > limit:
+            raise ConfigError(
+                what=f"a prompt of {len(tokens)} tokens and max_tokens = {params.max_tokens} make "
+                f"{len(tokens) + params.max_tokens}, but the model has positions for {limit}",
+                where="sample",
+                remedy=f"shorten the prompt, or set max_tokens to {max(limit - len(tokens), 0)} or less",
+            )
+        stop = stop_rule(params.stop, eos_ids=model.eos_ids, decoder=lambda: self._tokenizer().decode)
+        job = SamplingJob(
+            prompt=tokens, params=params, stop=stop, streams=self._streams(params.seed, num_samples)
+        )
+
+        def work() -> SampleResponse:
+            scored = None
+            if include_prompt_logprobs:
+                rows = self._settings.head_rows
+                scored = prompt_logprobs(model, self._adapter, tokens, head_rows=rows)
+            return SampleResponse(sequences=sample(model, self._adapter, job), prompt_logprobs=scored)
+
+        return self._worker.submit(work)
+
+    def compute_logprobs(self, prompt: ModelInput) -> Handle[tuple[float | None, ...]]:
+        """Log-probability of each token given those before it; None at the first position.
+
+        Raises:
+            ConfigError: an empty prompt, an image, or more tokens than the model has positions.
+            DataError: ids outside the vocabulary.
+        """
+        model = self._open()
+        tokens = _prompt(prompt, model)
+        rows = self._settings.head_rows
+        return self._worker.submit(lambda: prompt_logprobs(model, self._adapter, tokens, head_rows=rows))
+
+    async def close(self) -> None:
+        """Free what the client holds; closing twice is harmless."""
+        self._model = None
+        self._adapter = None
+
+    def _open(self) -> LoadedModel:
+        if self._model is None:
+            raise ConflictError(
+                what="the sampling client is closed", where="SamplingClient", remedy="make a new one"
+            )
+        return self._model
+
+    def _streams(self, seed: int | None, samples: int) -> list[np.random.Generator]:
+        if seed is not None:
+            base: tuple[int, ...] = (0, seed % 2**64)
+        else:
+            base = (1, *self._entropy, next(self._requests))
+        return [
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence([*base, index])))
+            for index in range(samples)
+        ]
+
+
+def _prompt(prompt: ModelInput, model: LoadedModel) -> IntArray:
+    tokens = text_tokens(prompt.chunks, "prompt")
+    if len(tokens) == 0:
+        raise ConfigError(
+            what="an empty prompt", where="prompt", remedy="give at least one token, such as the BOS token"
+        )
+    limit = model.max_positions
+    if limit is not None and len(tokens) > limit:
+        raise ConfigError(
+            what=f"a prompt of {len(tokens)} tokens, but the model has positions for {limit}",
+            where="prompt",
+            remedy="shorten it",
+        )
+    check_ids("prompt", tokens, model.vocab_size, "prompt")
+    return tokens

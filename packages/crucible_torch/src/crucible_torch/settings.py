@@ -1,0 +1,65 @@
+"""Settings of the local engine that no model or run decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crucible_ir.errors import ConfigError, nearest
+
+__all__ = ["DTypeName", "DeviceName", "EngineSettings", "LogprobsAt"]
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+DTypeName = Literal["auto", "float32", "bfloat16"]
+LogprobsAt = Literal["weighted", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Where and how the engine computes.
+
+    ``dtype`` "auto" is float32 on a CPU and bfloat16 on a GPU that has it; a spec's own dtype goes first.
+    ``num_threads`` None leaves torch's own choice. ``micro_batch_tokens`` bounds the tokens of one packed
+    forward pass (None: 4,096 on a CPU, 16,384 on a GPU); a longer example is a pass of its own.
+    ``head_rows`` bounds the positions whose logits exist at once. ``logprobs_at`` "weighted" computes
+    log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
+    ``local_files_only`` never asks the hub.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    device: DeviceName = "auto"
+    dtype: DTypeName = "auto"
+    num_threads: int | None = None
+    micro_batch_tokens: int | None = None
+    head_rows: int = 1024
+    logprobs_at: LogprobsAt = "weighted"
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        _one_of("logprobs_at", self.logprobs_at, ("weighted", "all"))
+        _at_least_one("num_threads", self.num_threads)
+        _at_least_one("micro_batch_tokens", self.micro_batch_tokens)
+        _at_least_one("head_rows", self.head_rows)
+
+
+def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        close = nearest(str(value), known)
+        raise ConfigError(
+            what=f"{field} = {value!r} is none of {', '.join(known)}",
+            where=f"local engine: {field}",
+            remedy=f"did you mean {close!r}?" if close else f"give one of {', '.join(known)}",
+        )
+
+
+def _at_least_one(field: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(
+            what=f"{field} = {value}",
+            where=f"local engine: {field}",
+            remedy="give 1 or more, or leave it out",
+        )

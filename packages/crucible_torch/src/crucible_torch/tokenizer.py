@@ -1,0 +1,145 @@
+"""The tokenizer port over the fast tokenizers of transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from crucible_ir.canonical import digest_of
+from crucible_ir.errors import NotFoundError
+
+__all__ = ["FastTokenizer", "load_tokenizer"]
+
+
+class FastTokenizer:
+    """A tokenizer whose special tokens in text stay literal unless ``allow_special`` is given.
+
+    ``literal`` and ``special`` are two copies of one ``tokenizers.Tokenizer``; the first reads the names of
+    special tokens in a text as ordinary characters.
+    """
+
+    def __init__(self, source: Any) -> None:
+        from tokenizers import Tokenizer as Backend
+
+        text = source.backend_tokenizer.to_str()
+        self._content: dict[str, Any] = {
+            key: part for key, part in json.loads(text).items() if key not in ("padding", "truncation")
+        }
+        self._literal, self._special = Backend.from_str(text), Backend.from_str(text)
+        for backend in (self._literal, self._special):
+            backend.no_padding()
+            backend.no_truncation()
+        self._literal.encode_special_tokens = True
+        self._special.encode_special_tokens = False
+        self._bos: int | None = source.bos_token_id
+        self._eos: int | None = source.eos_token_id
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Id of the beginning-of-text token, or None."""
+        return self._bos
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Id of the token that ends a generation, or None."""
+        return self._eos
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the greatest id."""
+        return 1 + max(self._special.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def all_special_ids(self) -> tuple[int, ...]:
+        """Ids of the added tokens that are marked as special."""
+        added = self._special.get_added_tokens_decoder()
+        return tuple(sorted(index for index, token in added.items() if token.special))
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the tokenizer's whole definition, padding and truncation aside."""
+        return digest_of(self._content)
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Ids of ``text``, without added BOS or EOS."""
+        backend = self._special if allow_special else self._literal
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of the ids, special tokens included."""
+        text: str = self._special.decode(list(tokens), skip_special_tokens=False)
+        return text
+
+    def token_id(self, token: str) -> int | None:
+        """Id of exactly this vocabulary entry, or None."""
+        index: int | None = self._special.token_to_id(token)
+        return index
+
+    def token_bytes(self, token: int) -> bytes:
+        """UTF-8 bytes that one token adds to a text; empty for special tokens.
+
+        Byte-level vocabularies are mapped back character by character; in SentencePiece ones ``▁`` is a
+        space and ``<0xNN>`` a byte.
+        """
+        added = self._special.get_added_tokens_decoder().get(token)
+        if added is not None:
+            return b"" if added.special else added.content.encode()
+        entry: str = self._special.id_to_token(token) or ""
+        if self._byte_level:
+            return bytes(_BYTES[char] for char in entry)
+        if len(entry) == 6 and entry.startswith("<0x") and entry.endswith(">"):
+            return bytes([int(entry[3:5], 16)])
+        return entry.replace("▁", " ").encode()
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return _has_byte_level(self._content.get("decoder")) or _has_byte_level(
+            self._content.get("pre_tokenizer")
+        )
+
+
+def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastTokenizer:
+    """The fast tokenizer of a model folder or hub id.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        source = AutoTokenizer.from_pretrained(
+            location, use_fast=True, trust_remote_code=False, local_files_only=local_files_only
+        )
+    except (OSError, ValueError) as error:
+        raise NotFoundError(
+            what=f"no tokenizer can be loaded from {location} ({str(error).strip().splitlines()[0]})",
+            where="base_model",
+            remedy="put tokenizer.json and tokenizer_config.json beside the model",
+        ) from error
+    if getattr(source, "backend_tokenizer", None) is None:
+        raise NotFoundError(
+            what=f"{location} has a slow tokenizer only",
+            where="base_model",
+            remedy="convert it to tokenizer.json",
+        )
+    return FastTokenizer(source)
+
+
+def _has_byte_level(part: Any) -> bool:
+    if isinstance(part, dict):
+        return part.get("type") == "ByteLevel" or any(_has_byte_level(value) for value in part.values())
+    return isinstance(part, list) and any(_has_byte_level(item) for item in part)
+
+
+def _byte_characters() -> dict[str, int]:
+    """The character that GPT-2's byte-level vocabulary writes for each byte, inverted."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    mapped = {chr(byte): byte for byte in plain}
+    rest = (byte for byte in range(256) if byte not in set(plain))
+    return mapped | {chr(256 + n): byte for n, byte in enumerate(rest)}
+
+
+_BYTES = _byte_characters()

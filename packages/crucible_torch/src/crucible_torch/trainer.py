@@ -1,0 +1,290 @@
+"""What is done on the engine's thread for one client: losses, gradients, optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crucible_ir.errors import DataError, TrainError
+from crucible_torch.adapter import Adapter, named_tensors
+from crucible_torch.attention import PackedPlan
+from crucible_torch.head import score
+from crucible_torch.losses import Loss
+from crucible_torch.model import LoadedModel
+from crucible_torch.optimizer import AdamW
+from crucible_torch.packing import Example, MicroBatch, Rows, rows_of
+from crucible_torch.settings import EngineSettings
+from crucible_torch.weights import Gradients, TrainableWeights
+from crucible_train.ports import CustomLoss, CustomLossFn
+from crucible_train.types import (
+    AdamParams,
+    ForwardBackwardOutput,
+    LossConfig,
+    OptimStepOutput,
+    TensorData,
+)
+
+__all__ = ["Trainer"]
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One micro-batch on its way: hidden states of the chosen rows, with their graph if wanted."""
+
+    batch: MicroBatch
+    rows: Rows
+    states: torch.Tensor
+    targets: torch.Tensor
+
+
+class Trainer:
+    """Trainable weights over a model, their waiting gradients and their optimiser."""
+
+    def __init__(self, model: LoadedModel, adapter: Adapter | None, settings: EngineSettings) -> None:
+        self.model = model
+        self.adapter = adapter
+        self._settings = settings
+        leaves = dict(model.module.named_parameters()) if adapter is None else named_tensors(adapter.pairs)
+        self.weights = TrainableWeights(leaves)
+        self.gradients = Gradients(self.weights)
+        self.optimizer = AdamW(self.weights.masters)
+
+    def forward(self, batches: Sequence[MicroBatch], loss: Loss, config: LossConfig) -> ForwardBackwardOutput:
+        """Losses and log-probabilities; gradients stay as they are."""
+        results = _Results()
+        with self.model.using(self.adapter), _memory_errors():
+            for batch in batches:
+                step = self._start(batch, weighted=False, grad=False)
+                self._finish(step, results, lambda e, lp: loss.term(e, lp, config).value)
+        return results.output({})
+
+    def forward_backward(
+        self, batches: Sequence[MicroBatch], loss: Loss, config: LossConfig
+    ) -> ForwardBackwardOutput:
+        """As ``forward``, and the gradients of this call join those that wait for a step."""
+        results = _Results()
+
+        def gradient(example: Example, logprobs: FloatArray) -> FloatArray:
+            return loss.term(example, logprobs, config).gradient
+
+        def value(example: Example, logprobs: FloatArray) -> float:
+            return loss.term(example, logprobs, config).value
+
+        with self._call():
+            for batch in batches:
+                step = self._start(batch, weighted=loss.weighted, grad=True)
+                known = None if loss.linear else self._logprobs(step)
+                grads = self._finish(step, results, value, self._coefficients(step, gradient, known))
+                self._backward(step, grads)
+        return results.output({})
+
+    def custom(self, batches: Sequence[MicroBatch], fn: CustomLossFn) -> ForwardBackwardOutput:
+        """A loss of the caller's over all log-probabilities of the call.
+
+        One micro-batch keeps its graph between the two halves; several are run twice.
+        """
+        seen = _Results()
+        with self._call():
+            steps = []
+            for batch in batches:
+                step = self._start(batch, weighted=True, grad=len(batches) == 1)
+                seen.add(step, self._logprobs(step), lambda e, lp: 0.0)
+                steps.append(step if len(batches) == 1 else None)
+            ordered = seen.ordered()
+            result = fn([e.datum for e, _ in ordered], [e.shaped(lp) for e, lp in ordered])
+            slopes = _checked(result, ordered, everywhere=self._settings.logprobs_at == "all")
+            surrogate = 0.0
+            for batch, kept in zip(batches, steps, strict=True):
+                step = kept or self._start(batch, weighted=True, grad=True)
+                again = _Results()
+                grads = self._finish(
+                    step,
+                    again,
+                    lambda e, lp: float(np.sum(slopes[e.index] * lp, dtype=np.float64)),
+                    self._coefficients(step, lambda e, lp: slopes[e.index], None),
+                )
+                surrogate += again.total()
+                self._backward(step, grads)
+        metrics = {**result.metrics, "surrogate_loss:sum": surrogate, "loss:sum": float(result.loss)}
+        return seen.output(metrics)
+
+    def optim_step(self, params: AdamParams) -> OptimStepOutput:
+        """One AdamW step with the waiting gradients, which it clears.
+
+        Raises:
+            TrainError: nothing waits, or the gradients are not finite; the weights stay as they are.
+        """
+        grads = self.gradients.take()
+        if not grads:
+            raise TrainError(
+                what="there are no gradients to apply",
+                where="optim_step",
+                remedy="call forward_backward first; a failed one leaves none",
+            )
+        if not all(bool(torch.isfinite(grad).all()) for grad in grads.values()):
+            name = next(n for n, grad in grads.items() if not bool(torch.isfinite(grad).all()))
+            raise TrainError(
+                what=f"the gradient of {name} is not finite",
+                where="optim_step",
+                remedy="lower learning_rate, set grad_clip_norm, or train in float32",
+            )
+        norm = self.optimizer.step(grads, params)
+        self.weights.publish()
+        return OptimStepOutput(metrics={"unclipped_grad_l2:mean": norm})
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Gradients made inside count only if the block ends well."""
+        try:
+            with self.model.using(self.adapter), _memory_errors():
+                yield
+        except BaseException:
+            self.gradients.discard()
+            raise
+        self.gradients.commit()
+
+    def _start(self, batch: MicroBatch, *, weighted: bool, grad: bool) -> _Pass:
+        device = self.model.device
+        rows = rows_of(batch, weighted_only=weighted and self._settings.logprobs_at == "weighted")
+        with torch.set_grad_enabled(grad):
+            hidden = self.model.hidden(
+                torch.from_numpy(batch.tokens)[None].to(device),
+                torch.from_numpy(batch.positions)[None].to(device),
+                PackedPlan(batch.runs),
+            )
+            states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
+        return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device))
+
+    def _logprobs(self, step: _Pass) -> FloatArray:
+        rows = self._settings.head_rows
+        logprobs, _ = score(self.model, step.states, step.targets, coefficients=None, head_rows=rows)
+        return _numpy(logprobs)
+
+    def _coefficients(
+        self, step: _Pass, gradient: Callable[[Example, FloatArray], FloatArray], known: FloatArray | None
+    ) -> torch.Tensor:
+        """∂loss/∂logprobs at the chosen rows, (R, K)."""
+        chosen = np.zeros_like(step.rows.targets, dtype=np.float32)
+        for example, span, place in zip(step.batch.examples, step.rows.spans, step.rows.places, strict=True):
+            logprobs = np.zeros_like(example.targets, dtype=np.float32)
+            if known is not None:
+                logprobs[place] = known[span, : logprobs.shape[1]]
+            chosen[span, : logprobs.shape[1]] = gradient(example, logprobs)[place]
+        return torch.from_numpy(chosen).to(self.model.device)
+
+    def _finish(
+        self,
+        step: _Pass,
+        results: _Results,
+        value: Callable[[Example, FloatArray], float],
+        coefficients: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        rows = self._settings.head_rows
+        logprobs, grads = score(
+            self.model, step.states, step.targets, coefficients=coefficients, head_rows=rows
+        )
+        results.add(step, _numpy(logprobs), value)
+        return grads
+
+    def _backward(self, step: _Pass, grads: torch.Tensor | None) -> None:
+        if step.states.requires_grad and step.states.shape[0]:
+            torch.autograd.backward(step.states, grads)
+        self.gradients.collect()
+
+
+class _Results:
+    """Log-probabilities (N, K) and values of examples as they come, handed out in the order of the data."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Example, FloatArray, float]] = {}
+
+    def add(self, step: _Pass, logprobs: FloatArray, value: Callable[[Example, FloatArray], float]) -> None:
+        for example, span, place in zip(step.batch.examples, step.rows.spans, step.rows.places, strict=True):
+            full = np.zeros_like(example.targets, dtype=np.float32)
+            full[place] = logprobs[span, : full.shape[1]]
+            amount = value(example, full)
+            if not np.isfinite(amount):
+                raise TrainError(
+                    what=f"the loss of the datum is {amount}",
+                    where=f"data[{example.index}]",
+                    remedy="lower learning_rate, set grad_clip_norm, or look at this datum's weights",
+                )
+            self._found[example.index] = (example, full, amount)
+
+    def ordered(self) -> list[tuple[Example, FloatArray]]:
+        return [self._found[index][:2] for index in sorted(self._found)]
+
+    def total(self) -> float:
+        return float(sum(self._found[index][2] for index in sorted(self._found)))
+
+    def output(self, metrics: dict[str, float]) -> ForwardBackwardOutput:
+        outputs = tuple({"logprobs": TensorData.of(e.shaped(lp))} for e, lp in self.ordered())
+        return ForwardBackwardOutput(loss_fn_outputs=outputs, metrics=metrics or {"loss:sum": self.total()})
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    array: FloatArray = tensor.detach().cpu().numpy()
+    return array
+
+
+def _checked(
+    result: CustomLoss, ordered: Sequence[tuple[Example, FloatArray]], *, everywhere: bool
+) -> list[FloatArray]:
+    """The custom gradients as float32 (N, K).
+
+    Raises:
+        DataError: a number or a shape that does not fit, or a gradient where the datum's weight is 0.
+        TrainError: a loss or gradient that is not finite.
+    """
+    if len(result.gradients) != len(ordered):
+        raise DataError(
+            what=f"{len(result.gradients)} gradients for {len(ordered)} datums",
+            where="CustomLoss.gradients",
+            remedy="return one array per datum",
+        )
+    slopes = []
+    for (example, logprobs), raw in zip(ordered, result.gradients, strict=True):
+        where = f"CustomLoss.gradients[{example.index}]"
+        slope = np.asarray(raw, dtype=np.float32)
+        if slope.shape != example.shaped(logprobs).shape:
+            raise DataError(
+                what=f"shape {slope.shape} for log-probabilities of shape {example.shaped(logprobs).shape}",
+                where=where,
+                remedy="return ∂loss/∂logprobs in the shape of the log-probabilities",
+            )
+        slope = slope.reshape(logprobs.shape)
+        if not np.isfinite(slope).all() or not np.isfinite(result.loss):
+            raise TrainError(
+                what="the custom loss or its gradient is not finite", where=where, remedy="look at its inputs"
+            )
+        unseen = None if everywhere or example.weights is None else ~example.weights.any(axis=1)
+        if unseen is not None and (slope[unseen] != 0).any():
+            raise DataError(
+                what="a gradient at a position of weight 0, whose log-probability is not computed",
+                where=where,
+                remedy="give the datum a weight ≠ 0 there, or leave its weights out",
+            )
+        slopes.append(slope)
+    return slopes
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn torch's out-of-memory error into a sentence."""
+    oom: Any = torch.OutOfMemoryError
+    try:
+        yield
+    except oom as error:
+        raise TrainError(
+            what=f"out of memory ({str(error).splitlines()[0]})",
+            where="local engine",
+            remedy="lower micro_batch_tokens, max_length or head_rows, or use bfloat16",
+        ) from error
