@@ -72,7 +72,8 @@ def _string(value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise _refused(
-            f"a lone surrogate at position {error.start} has no canonical form", "give text that is valid Unicode"
+            f"a lone surrogate at position {error.start} has no canonical form",
+            "give text that is valid Unicode",
         ) from None
     return json.dumps(str(value), ensure_ascii=False)
 
@@ -94,7 +95,9 @@ def _object(value: Mapping[Any, Any]) -> str:
         if key in fields:
             raise _refused(f"the key {key!r} stands twice, as text and as a number", "keep one of them")
         fields[key] = f"{_string(key)}:{_write(item)}"
-    return "{" + ",".join(fields[key] for key in sorted(fields, key=lambda key: key.encode("utf-16-be"))) + "}"
+    return (
+        "{" + ",".join(fields[key] for key in sorted(fields, key=lambda key: key.encode("utf-16-be"))) + "}"
+    )
 
 
 def _date(value: datetime) -> str:

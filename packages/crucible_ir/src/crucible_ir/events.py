@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from crucible_ir.contract import Contract
+from crucible_ir.contract import Contract, Measured
+from crucible_ir.json_values import MeasuredObject
 
 __all__ = ["Event", "EventType", "MetricRow", "Usage"]
 
@@ -41,19 +40,19 @@ class EventType(StrEnum):
     LOG = "log"
 
 
-class Event(Contract):
+class Event(Measured):
     """One thing that happened; ``seq`` is contiguous from 1 within a run."""
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
     seq: int = Field(ge=1)
     run_id: str
     type: str
     """An ``EventType`` value, or a dotted name of an extension."""
-    at: datetime
-    data: dict[str, Any] = Field(default_factory=dict)
+    at: AwareDatetime
+    data: MeasuredObject = Field(default_factory=dict)
 
 
-class MetricRow(Contract):
+class MetricRow(Measured):
     """The metrics of one step."""
 
     step: int = Field(ge=0)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 from crucible_ir.errors import Problem
 from crucible_ir.problems import complaint
 
-__all__ = ["JsonObject", "MeasuredObject", "plain_json"]
+__all__ = ["JsonData", "JsonObject", "MeasuredObject", "plain_json"]
 
 
 def _key(key: Any) -> str | None:
@@ -89,5 +89,7 @@ def _measured(value: Any) -> Any:
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 """An object of finite JSON values, so that it has a digest."""
+JsonData = Annotated[Any, BeforeValidator(plain_json)]
+"""Any finite JSON value."""
 MeasuredObject = Annotated[dict[str, Any], BeforeValidator(_measured)]
 """An object of JSON values whose floats may be NaN or infinite."""

@@ -60,6 +60,9 @@ def _said(error: Any, place: Place) -> tuple[str, str]:
         case "union_tag_invalid":
             tag = context["tag"]
             return f"unknown kind {tag!r}", _did_you_mean(tag, _quoted(context["expected_tags"]))
+        case "too_short":
+            least = context["min_length"]
+            return f"should have at least {least} item{'s' * (least > 1)}, not {context['actual_length']}", ""
     text = str(error["msg"]).removeprefix("Value error, ")
     text = text.removeprefix("Input ")
     shown = _shown(error.get("input"), place)
@@ -72,9 +75,9 @@ def _said(error: Any, place: Place) -> tuple[str, str]:
 
 
 def _is_echo(error: Any) -> bool:
-    """Whether this is a "too few items" that stands only because items failed for reasons of their own."""
+    """Whether this stands only because other values failed, for reasons of their own that are listed."""
     given = error.get("input")
-    return (
+    return error["type"] == "default_factory_not_called" or (
         error["type"] == "too_short" and isinstance(given, Sized) and len(given) >= error["ctx"]["min_length"]
     )
 

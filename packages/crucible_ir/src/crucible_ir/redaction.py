@@ -20,7 +20,9 @@ _ALWAYS = frozenset(
     {"apikey", "auth", "authorization", "cookie", "credential", "credentials", "passphrase", "passwd"}
     | {"password", "pwd", "secret", "secrets", "token"}
 )
-_KEYS = frozenset({"access", "account", "api", "auth", "encryption", "private", "secret", "service", "signing"})
+_KEYS = frozenset(
+    {"access", "account", "api", "auth", "encryption", "private", "secret", "service", "signing"}
+)
 _TEXT_TOKENS = frozenset(
     {"bos", "cls", "eos", "image", "mask", "next", "pad", "sep", "special", "start", "end", "stop", "unk"}
 )
@@ -85,9 +87,7 @@ def is_secret_name(name: str) -> bool:
 
 def secrets_in(environment: Mapping[str, str]) -> frozenset[str]:
     """The values of the variables that are named like secrets and are long enough to be one (6 characters)."""
-    return frozenset(
-        value for name, value in environment.items() if len(value) >= 6 and is_secret_name(name)
-    )
+    return frozenset(value for name, value in environment.items() if len(value) >= 6 and is_secret_name(name))
 
 
 def _spellings(secret: str) -> set[str]:
@@ -105,7 +105,9 @@ def _planted(secrets: Collection[str]) -> re.Pattern[str] | None:
     known = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
     if not known:
         return None
-    return re.compile("|".join(re.escape(text) for text in sorted(known, key=lambda text: (-len(text), text))))
+    return re.compile(
+        "|".join(re.escape(text) for text in sorted(known, key=lambda text: (-len(text), text)))
+    )
 
 
 def _hidden(name: str, item: Any) -> Any:

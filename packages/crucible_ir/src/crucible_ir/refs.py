@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from crucible_ir.contract import Contract
+from crucible_ir.json_values import JsonObject
+from crucible_ir.vocabulary import ModelStage
 
 __all__ = ["ArtifactRef", "CheckpointRef", "DatasetRef", "Digest", "ModelRef", "Ref", "RunRef"]
 
-Digest = str
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """``sha256:`` and 64 hex digits."""
 
 
 class Ref(Contract):
     """An open, typed reference; other kinds (evaluation, deployment, feedback, approval) use it as it is."""
 
-    kind: str
+    kind: str = Field(min_length=1)
     """What kind of thing this is: dataset, run, checkpoint, model, artifact, evaluation …"""
-    id: str
+    id: str = Field(min_length=1)
     """Name of the thing within its kind."""
     digest: Digest | None = None
     """Digest of its content, once known."""
@@ -38,7 +40,7 @@ class DatasetRef(Ref):
     """Which rows, from where, in which order, turned how; digests are filled in by loading."""
 
     kind: Literal["dataset"] = "dataset"
-    id: str
+    id: str = Field(min_length=1)
     """Path of a file or folder, hub id, or registered name."""
     source: Literal["auto", "file", "hub", "memory", "store"] = "auto"
     """Where to look; ``auto`` takes an existing path as a file and anything else as a hub id."""
@@ -58,7 +60,7 @@ class DatasetRef(Ref):
     """Read no further than ``skip`` and ``limit`` need; rows are then ordered through a buffer."""
     shuffle_buffer: int = Field(default=10_000, ge=1)
     """Rows held at once when streamed rows are shuffled."""
-    mapping: dict[str, Any] = Field(default_factory=dict)
+    mapping: JsonObject = Field(default_factory=dict)
     """Field mapping: which schema the rows have and which columns carry its fields."""
     order_digest: Digest | None = None
     """Digest of the order of the rows, once loaded."""
@@ -77,8 +79,8 @@ class ModelRef(Ref):
     """Folder or hub id from which it loads."""
     base_model: str | None = None
     """Id of the model that an adapter goes on."""
-    stage: Literal["development", "staging", "production", "archived"] = "development"
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    stage: ModelStage = ModelStage.DEVELOPMENT
+    metadata: JsonObject = Field(default_factory=dict)
 
 
 class CheckpointRef(Ref):

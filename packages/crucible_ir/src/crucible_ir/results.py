@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from crucible_ir.contract import Contract
+from crucible_ir.contract import Measured
+from crucible_ir.json_values import MeasuredObject
 
 __all__ = ["ExampleResult"]
 
 
-class ExampleResult(Contract):
+class ExampleResult(Measured):
     """The outcome of one example under one model."""
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
     example_id: str
     """Digest of the example's content."""
     metric: str
@@ -25,4 +26,4 @@ class ExampleResult(Contract):
     step: int | None = Field(default=None, ge=0)
     evaluator: str
     evaluator_digest: str | None = None
-    detail: dict[str, Any] = Field(default_factory=dict)
+    detail: MeasuredObject = Field(default_factory=dict)

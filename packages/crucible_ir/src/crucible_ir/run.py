@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from crucible_ir.contract import Contract
+from crucible_ir.contract import Measured
+from crucible_ir.json_values import JsonObject
 
 __all__ = ["FINAL_STATES", "TRANSITIONS", "RunRecord", "RunState"]
 
@@ -47,10 +46,10 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 
-class RunRecord(Contract):
+class RunRecord(Measured):
     """A view of a run, derived from its events."""
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
     run_id: str
     experiment_id: str
     config_digest: str
@@ -61,9 +60,9 @@ class RunRecord(Contract):
     parent_run: str | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
     step: int = Field(default=0, ge=0)
     """Optimiser steps applied."""
     total_steps: int | None = Field(default=None, ge=0)
@@ -71,7 +70,7 @@ class RunRecord(Contract):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Last value of each metric."""
     error: str | None = None
-    waiting_for: dict[str, Any] | None = None
+    waiting_for: JsonObject | None = None
     """What was asked of a person: question, digest and stage, while the run waits."""
     last_seq: int = Field(default=0, ge=0)
     """Sequence number of the last event this view includes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from crucible_ir.contract import Contract
+from crucible_ir.json_values import JsonObject
 
 __all__ = ["LoraSpec", "OptimizerSpec", "ScheduleSpec", "TrainingConfig"]
 
@@ -27,7 +29,7 @@ class OptimizerSpec(Contract):
     """AdamW."""
 
     name: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(default=1e-4, gt=-1e-30)
+    learning_rate: float = Field(default=1e-4, ge=0)
     """Base rate; 0 trains nothing and is allowed as a control."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -70,4 +72,12 @@ class TrainingConfig(Contract):
     """Evaluate before every n-th step; 0 is never."""
     save_every: int = Field(default=0, ge=0)
     """Save state after every n steps; 0 is only at the end."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _within_the_batch(cls, size: int | None, info: ValidationInfo) -> int | None:
+        batch = info.data.get("batch_size")
+        if size is not None and batch is not None and size > batch:
+            raise ValueError(f"should be at most batch_size ({batch})")
+        return size
