@@ -44,6 +44,8 @@ def float_of(value: Any) -> float:
 def plain_json(value: Any, path: str = "data") -> Any:
     """``value`` as JSON reads it back: keys are text, tuples are lists, dates are ISO 8601.
 
+    Lone surrogates (file names that are not UTF-8) become the text ``\\udcXX``.
+
     Raises:
         DataError: a type that JSON does not know, with its dotted ``path``.
     """
@@ -53,7 +55,7 @@ def plain_json(value: Any, path: str = "data") -> Any:
         case Enum():
             return plain_json(value.value, path)
         case str():
-            return str(value)
+            return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
         case int():
             return int(value)
         case float():
@@ -65,7 +67,7 @@ def plain_json(value: Any, path: str = "data") -> Any:
         case PurePath():
             return str(value)
         case Mapping():
-            return {str(key): plain_json(item, f"{path}.{key}") for key, item in value.items()}
+            return {plain_json(str(key)): plain_json(item, f"{path}.{key}") for key, item in value.items()}
         case list() | tuple():
             return [plain_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
         case set() | frozenset():
@@ -78,6 +80,5 @@ def plain_json(value: Any, path: str = "data") -> Any:
 
 
 def json_line(value: Any) -> bytes:
-    """One line of UTF-8 JSON, newline included. Lone surrogates become ``\\uXXXX`` escapes."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    """One line of UTF-8 JSON of what ``plain_json`` returned, newline included."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -20,8 +20,8 @@ class JsonlMetricsStore:
 
     One line per row: ``{"step":3,"time_s":1.2,"metrics":{"train/nll":2.5}}``. Each row is one write, so that
     it survives the end of the process. NaN and infinities are the words ``"NaN"``, ``"Infinity"``,
-    ``"-Infinity"``. It expects one writing process per run (others may read). A last line that was never finished is cut
-    off when the run is written to again.
+    ``"-Infinity"``. It expects one writing process per run (others may read). A last line that was never
+    finished is cut off when the run is written to again.
     """
 
     def __init__(self, *, root: Path, write: Callable[[int, bytes], int] = os.write) -> None:
@@ -41,7 +41,7 @@ class JsonlMetricsStore:
         Raises:
             StorageError: the disk is full or read-only; the rows before are intact.
         """
-        line = row_text(row).encode("utf-8", "backslashreplace") + b"\n"
+        line = row_text(row).encode() + b"\n"
         with self._mutex:
             self._file(run_id).append(line)
 

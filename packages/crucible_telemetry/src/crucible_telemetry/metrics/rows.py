@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_ir.events import MetricRow
-from crucible_telemetry.plain_json import float_of, json_number
+from crucible_telemetry.plain_json import float_of, json_number, plain_json
 
 __all__ = ["check_run_id", "later_than", "row_of", "row_text", "run_folder"]
 
@@ -31,7 +31,7 @@ def check_run_id(run_id: str) -> str:
 
 def row_text(row: MetricRow) -> str:
     """``{"step":…,"time_s":…,"metrics":{…}}`` without white space; floats in their shortest exact form."""
-    metrics = {name: json_number(value) for name, value in row.metrics.items()}
+    metrics = {plain_json(name): json_number(value) for name, value in row.metrics.items()}
     record = {"step": row.step, "time_s": row.time_s, "metrics": metrics}
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
