@@ -16,20 +16,20 @@ CONTRACTS = {contract["id"]: contract["name"] for contract in SETTINGS["contract
 
 # Module that gets the line, the line, and the contracts that must break.
 BREACHES = [
-    ("crucible_ir.record", "import crucible_train", {"layers"}),
-    ("crucible_train.loss", "def late():\n    import crucible_datasets", {"layers"}),
-    ("crucible_telemetry.log", "from crucible_registry import models", {"layers"}),
-    ("crucible_torch.engine", "import crucible_kitchen", {"layers"}),
-    ("crucible_kitchen.run", "import crucible_cookbook", {"layers", "recipes"}),
-    ("crucible_kitchen.cli", "import crucible_tiny", {"recipes"}),
-    ("crucible_stats.tests", "import crucible_testing", {"layers", "testing"}),
-    ("crucible_tiny.model", "import crucible_ir", {"tiny"}),
-    ("crucible_ir.record", "import numpy", {"contracts"}),
-    ("crucible_train.loss", "import torch", {"numpy-only", "engine"}),
-    ("crucible_kitchen.stages", "import transformers", {"engine"}),
-    ("crucible_cookbook.loop", "import peft", {"engine"}),
-    ("crucible_kitchen.stages", "import datasets", {"vendors"}),
-    ("crucible_torch.hub", "import huggingface_hub", {"vendors"}),
+    ("crucible_ir.record", "import crucible_train", "layers"),
+    ("crucible_train.loss", "def late():\n    import crucible_datasets", "layers"),
+    ("crucible_telemetry.log", "from crucible_registry import models", "layers"),
+    ("crucible_torch.engine", "import crucible_kitchen", "layers"),
+    ("crucible_kitchen.run", "import crucible_cookbook", "layers recipes"),
+    ("crucible_kitchen.cli", "import crucible_tiny", "recipes"),
+    ("crucible_stats.tests", "import crucible_testing", "layers testing"),
+    ("crucible_tiny.model", "import crucible_ir", "tiny"),
+    ("crucible_ir.record", "import numpy", "contracts"),
+    ("crucible_train.loss", "import torch", "numpy-only engine"),
+    ("crucible_kitchen.stages", "import transformers", "engine"),
+    ("crucible_cookbook.loop", "import peft", "engine"),
+    ("crucible_kitchen.stages", "import datasets", "vendors"),
+    ("crucible_torch.hub", "import huggingface_hub", "vendors"),
 ]
 
 
@@ -68,17 +68,15 @@ def broken(folder: Path) -> set[str]:
 
 
 def test_every_contract_is_broken_by_some_case() -> None:
-    assert set().union(*(ids for _, _, ids in BREACHES)) == set(CONTRACTS)
+    assert {key for _, _, contracts in BREACHES for key in contracts.split()} == set(CONTRACTS)
 
 
 @pytest.mark.parametrize(
     ("module", "line", "contracts"), BREACHES, ids=lambda value: str(value).split("\n")[0]
 )
-def test_a_planted_import_breaks_its_contract(
-    tmp_path: Path, module: str, line: str, contracts: set[str]
-) -> None:
+def test_a_planted_import_breaks_its_contract(tmp_path: Path, module: str, line: str, contracts: str) -> None:
     plant(skeleton(tmp_path), module, line)
-    assert broken(tmp_path) == contracts
+    assert broken(tmp_path) == set(contracts.split())
 
 
 def test_the_allowed_directions_keep_every_contract(tmp_path: Path) -> None:
