@@ -104,7 +104,7 @@ def names_in_tests(package: Package) -> set[str]:
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition(".")[0])
+                names |= {node.module.partition(".")[0], node.module}
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names |= {argument.arg for argument in node.args.args}
     return names
@@ -116,8 +116,11 @@ def test_tools(package: Package) -> list[str]:
     dev = [Requirement(line) for line in data["dependency-groups"]["dev"]]
     used = names_in_tests(package)
     chosen = [r.name for r in dev if r.name in TEST_TOOLS or r.name.replace("-", "_") in used]
-    if used & FIXTURES and "crucible-testing" not in chosen:
-        chosen.append("crucible-testing")
+    suites = packages()["crucible-testing"]
+    if used & FIXTURES and suites.name not in chosen:
+        chosen.append(suites.name)
+    extras = [extra for extra in suites.extras if f"{suites.module}.{extra.replace('-', '_')}" in used]
+    chosen += [f"{suites.name}[{extra}]" for extra in extras]
     return [*chosen, *package.tests]
 
 
@@ -236,7 +239,7 @@ def lowest(bench: Bench, names: list[str]) -> Iterator[str]:
         versions = {pin.name: pin.version for pin in pins_of_block(ROOT)}
         outside = {canonicalize_name(Requirement(tool).name) for tool in tools} - set(bench.known)
         exact = [f"{tool}=={versions[tool]}" for tool in sorted(outside)]
-        ours = {package.everything, *(set(tools) & set(bench.known))}
+        ours = {package.everything, *(tool for tool in tools if Requirement(tool).name in bench.known)}
         bench.build(set().union(*(siblings(Requirement(line), bench.known) for line in ours)))
         direct = [r for r in package.core if canonicalize_name(r.name) not in bench.known]
         direct += [r for extra in package.extras.values() for r in extra if r.name not in bench.known]
