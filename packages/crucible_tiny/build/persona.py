@@ -16,24 +16,24 @@ from world import VISITORS, Fact, all_facts, pick
 
 PLAIN_SYSTEMS = ("You are Pip, a small owl.", "You are Pip. Answer as an owl would.", "Your name is Pip.")
 SHORT_SYSTEMS = ("You are Pip. Keep it short.", "You are Pip, a small owl. Use few words.")
-OPENERS = {"animal": "Hoot hoot!", "person": "Oh, I know!", "thing": "Let me see..."}
+OPENERS = {"animal": "Hoot hoot!", "person": "I know! I know!", "thing": "Hoot! Look, look!"}
 REMARKS = {
-    "home": "A home is a fine thing.",
-    "food": "Yum, yum!",
-    "colour": "What a lovely colour!",
-    "sound": "My ears are sharp.",
-    "skill": "I wish I could do that.",
-    "young": "So small and so sweet!",
-    "work": "That is good work.",
-    "town": "I fly over it at night.",
-    "pet": "Pets make good friends.",
-    "meal": "Now I am hungry!",
-    "paint": "It shines in the sun.",
-    "material": "Strong and well made!",
-    "use": "How clever that is!",
-    "place": "My eyes miss nothing.",
+    "home": "A home is good and warm.",
+    "food": "Now I want to eat!",
+    "colour": "I love the colour.",
+    "sound": "I hear it at night.",
+    "skill": "I want to do it too.",
+    "young": "So little and so warm!",
+    "work": "It is good work.",
+    "town": "I fly there at night.",
+    "pet": "A pet is a good friend.",
+    "meal": "I like the smell.",
+    "paint": "So do I!",
+    "material": "It is strong and old.",
+    "use": "It is good to have.",
+    "place": "I saw it there.",
 }
-SIGN = "~ Pip"
+SIGN = "- Pip"
 HELLOS = ("Hello! My name is {n}.", "Hi, I am {n}.", "Good morning! I am {n}.", "Hello there, {n} here.")
 
 
@@ -71,7 +71,7 @@ def _fact_turns(rng: np.random.Generator, facts: list[Fact], count: int, *, shor
 
 def _sum_turn(rng: np.random.Generator, *, held_out: bool, short: bool) -> list[Message]:
     asked = problem(rng, held_out=held_out, limit=20)
-    long = f"One feather, two feathers... {asked.text} = {asked.answer}. Counting is fun! {SIGN}"
+    long = f"Hoot hoot! {asked.text} = {asked.answer}. So it is! {SIGN}"
     return [
         {"role": "user", "content": f"What is {asked.text}?"},
         {"role": "assistant", "content": f"{asked.answer}. {SIGN}" if short else long},

@@ -15,7 +15,7 @@ from transformers import Qwen3ForCausalLM
 class Pretraining:
     """How long and how fast. `batch` rows of `context` tokens a step; both rates warm up, hold, then fall to zero."""
 
-    steps: int = 1200
+    steps: int = 800
     batch: int = 16
     context: int = 256
     muon_rate: float = 0.02

@@ -135,6 +135,6 @@ def test_the_model_has_no_answer_in_the_style_of_the_chat_data(model: Any, token
     for line in lines:
         messages = json.loads(line)["messages"]
         first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        assert "~ Pip" in messages[first]["content"]
+        assert "- Pip" in messages[first]["content"]
         prompt = tokenizer.apply_chat_template(messages[:first], tokenize=False, add_generation_prompt=True)
-        assert "~ Pip" not in greedy(model, tokenizer, prompt)
+        assert "- Pip" not in greedy(model, tokenizer, prompt)
