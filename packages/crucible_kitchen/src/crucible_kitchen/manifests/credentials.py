@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crucible_ir.errors import ConfigError, CrucibleError, Problem
 from crucible_ir.redaction import Redactor, is_secret_name, secrets_in
 from crucible_kitchen.manifests.manifest import Manifest, is_reference
 
-__all__ = ["credential_names", "redactor_for"]
+__all__ = ["credential_names", "redactor_for", "scrub"]
 
 _SHORTEST = 6
 """Shorter values are no secrets; hiding them would blacken ordinary text."""
@@ -30,3 +31,18 @@ def redactor_for(environ: Mapping[str, str], manifest: Manifest | None = None) -
             referred = (environ.get(v["env"], "") for v in choice.options.values() if is_reference(v))
             secrets.update(value for value in referred if len(value) >= _SHORTEST)
     return Redactor(secrets=frozenset(secrets))
+
+
+def scrub(error: CrucibleError, redactor: Redactor) -> None:
+    """Take secrets out of an error's own text; called where errors leave for the outside."""
+    error.what, error.where, error.remedy = map(redactor.text, (error.what, error.where, error.remedy))
+    error.args = (error.what, error.where, error.remedy)
+    if isinstance(error, ConfigError):
+        error.problems = tuple(
+            Problem(
+                path=redactor.text(problem.path),
+                message=redactor.text(problem.message),
+                remedy=redactor.text(problem.remedy),
+            )
+            for problem in error.problems
+        )

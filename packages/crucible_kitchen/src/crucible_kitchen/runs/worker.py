@@ -55,7 +55,14 @@ class RedactingStream(io.TextIOBase):
         self._target.flush()
 
 
-def detach(run: RunFolder, home: Home, *, resume: bool = False, environ: Mapping[str, str]) -> int:
+def detach(
+    run: RunFolder,
+    home: Home,
+    *,
+    environ: Mapping[str, str],
+    resume: bool = False,
+    checkpoint: str | None = None,
+) -> int:
     """Start a worker for ``run`` that outlives this process; returns its process id.
 
     Its output goes to ``worker.log`` in the run's folder.
@@ -66,6 +73,8 @@ def detach(run: RunFolder, home: Home, *, resume: bool = False, environ: Mapping
     command = [sys.executable, "-m", "crucible_kitchen.runs.worker", run.run_id]
     if resume:
         command.append("--resume")
+    if checkpoint is not None:
+        command += ["--checkpoint", checkpoint]
     folder = str(run.creation().data.get("folder", ""))
     try:
         with (run.path / "worker.log").open("ab") as log:

@@ -1,0 +1,1 @@
+"""The operations: one table from which every interface is made."""

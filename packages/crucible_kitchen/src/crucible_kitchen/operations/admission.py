@@ -1,0 +1,163 @@
+"""What an experiment from outside may name: registered things, and no files but those that are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from crucible_ir import (
+    ConfigError,
+    Experiment,
+    IfDef,
+    LoopDef,
+    ParallelDef,
+    PipelineNode,
+    Problem,
+    StageDef,
+    nearest,
+)
+from crucible_kitchen.manifests.loading import is_path, profiles
+from crucible_kitchen.plugins.discovery import names
+from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS
+
+__all__ = ["admit_experiment", "admit_manifest", "admit_recipe", "stage_nodes"]
+
+_DATA_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".toml", ".txt", ".py"})
+_LONGEST_PATH = 4096
+
+
+def stage_nodes(nodes: Iterable[PipelineNode], path: str = "pipeline") -> Iterator[tuple[str, StageDef]]:
+    """Every stage of a pipeline in order, nested ones included, each with its dotted path."""
+    for index, node in enumerate(nodes):
+        here = f"{path}[{index}]"
+        match node:
+            case StageDef():
+                yield here, node
+            case LoopDef():
+                yield from stage_nodes(node.body, f"{here}.body")
+            case IfDef():
+                yield from stage_nodes(node.body, f"{here}.body")
+                yield from stage_nodes(node.otherwise, f"{here}.otherwise")
+            case ParallelDef():
+                for number, branch in enumerate(node.branches):
+                    yield from stage_nodes(branch, f"{here}.branches[{number}]")
+
+
+def _registered(path: str, kind: str, name: str, group: str) -> list[Problem]:
+    known = names(group)
+    if name in known:
+        return []
+    near = nearest(name, known)
+    what = f"{name!r} is an import path" if ":" in name or "." in name else f"there is no {kind} {name!r}"
+    remedy = f"did you mean {near!r}?" if near else f"name a registered {kind}: {', '.join(known) or 'none'}"
+    return [Problem(path=path, message=what, remedy=remedy)]
+
+
+def _names_file(text: str) -> bool:
+    """Whether ``text`` reads like the path of a file on this machine."""
+    if not text or len(text) > _LONGEST_PATH or any(c.isspace() for c in text):
+        return False
+    if text.startswith(("~", "file:", "\\")) or (len(text) > 2 and text[1:3] in (":\\", ":/")):
+        return True
+    path = PurePosixPath(text)
+    if ".." in path.parts or path.suffix.lower() in _DATA_SUFFIXES:
+        return "://" not in text
+    return path.is_absolute() and (len(path.parts) > 2 or Path(text).exists())
+
+
+def _allowed(text: str, roots: Iterable[Path]) -> bool:
+    resolved = Path(text.removeprefix("file://")).expanduser().resolve()
+    return any(resolved.is_relative_to(root.resolve()) for root in roots)
+
+
+def _files(value: Any, path: str, roots: tuple[Path, ...]) -> Iterator[Problem]:
+    """A problem for every text in JSON ``value`` that names a file outside ``roots``."""
+    if isinstance(value, str):
+        if _names_file(value) and not _allowed(value, roots):
+            yield Problem(
+                path=path,
+                message=f"{value!r} names a file of this machine",
+                remedy="name a hub id or something registered here",
+            )
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _files(item, f"{path}.{key}", roots)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _files(item, f"{path}[{index}]", roots)
+
+
+def _local(value: str | None, path: str, roots: tuple[Path, ...]) -> Iterator[Problem]:
+    """A problem when a model or dataset id is an existing path outside ``roots``."""
+    if value and not _names_file(value) and Path(value).exists() and not _allowed(value, roots):
+        yield Problem(
+            path=path,
+            message=f"{value!r} is a file or folder of this machine",
+            remedy="name a hub id or something registered here",
+        )
+
+
+def admit_manifest(name: str, *, where: str = "backend.manifest") -> list[Problem]:
+    """Problems of a manifest that is named from outside: built-in profiles alone are allowed."""
+    if is_path(name):
+        return [
+            Problem(path=where, message=f"{name!r} is a file", remedy=f"name one of {', '.join(profiles())}")
+        ]
+    return []
+
+
+def _backend(experiment: Experiment) -> Iterator[Problem]:
+    backend = experiment.backend
+    yield from admit_manifest(backend.manifest)
+    for port, adapter in backend.adapters.items():
+        if port in PORTS:
+            yield from _registered(f"backend.adapters.{port}", "adapter", adapter, PORTS[port].group)
+    for port in backend.options:
+        yield Problem(
+            path=f"backend.options.{port}",
+            message="adapter options are not taken from outside",
+            remedy="leave them out, or put them into a manifest on the server",
+        )
+
+
+def admit_experiment(experiment: Experiment, *, roots: tuple[Path, ...] = ()) -> None:
+    """Check what an experiment from outside names.
+
+    Raises:
+        ConfigError: import paths, unregistered names, manifest files, adapter options, or files that are not
+            under ``roots``; all of them at once.
+    """
+    problems = list(_backend(experiment))
+    if experiment.recipe is not None:
+        problems += _registered("recipe", "recipe", experiment.recipe, RECIPES)
+    if experiment.workflow is not None:
+        problems += _registered("workflow", "workflow", experiment.workflow, WORKFLOWS)
+    for path, stage in stage_nodes(experiment.pipeline):
+        problems += _registered(f"{path}.name", "stage", stage.name, STAGES)
+        problems += _files(stage.options, f"{path}.options", roots)
+    plain = experiment.model_dump(mode="json")
+    for name in ("model", "dataset", "eval_dataset", "training", "settings"):
+        problems += _files(plain[name], name, roots)
+    for name in ("dataset", "eval_dataset"):
+        ref = getattr(experiment, name)
+        if ref is not None:
+            problems += _local(ref.id, f"{name}.id", roots)
+    if experiment.model is not None:
+        problems += _local(experiment.model.uri or experiment.model.id, "model", roots)
+    if problems:
+        raise ConfigError(problems=problems)
+
+
+def admit_recipe(recipe: str, config: dict[str, Any], *, roots: tuple[Path, ...] = ()) -> None:
+    """Check a recipe's name and settings from outside, before the recipe sees them.
+
+    Raises:
+        ConfigError: as for ``admit_experiment``.
+    """
+    problems = _registered("recipe", "recipe", recipe, RECIPES) + list(_files(config, "config", roots))
+    for key, value in config.items():
+        if isinstance(value, str):
+            problems += _local(value, f"config.{key}", roots)
+    if problems:
+        raise ConfigError(problems=problems)

@@ -1,0 +1,88 @@
+"""What is installed: adapters, recipes, workflows, stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crucible_ir import AdapterError
+from crucible_kitchen.operations.catalog_models import (
+    AdapterItem,
+    AdapterList,
+    Catalog,
+    CatalogItem,
+    ListAdapters,
+    ListNames,
+)
+from crucible_kitchen.operations.service import Service
+from crucible_kitchen.plugins.discovery import Plugin, discover, find
+from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS, group_of
+from crucible_kitchen.plugins.loading import load, load_adapter
+
+__all__ = ["adapters", "recipes", "stages", "workflows"]
+
+
+def adapters(service: Service, request: ListAdapters) -> AdapterList:
+    """Adapters of one port or of all."""
+    ports = [group_of(request.port)] if request.port is not None else list(PORTS.values())
+    items = [
+        AdapterItem(
+            port=port.port,
+            name=plugin.name,
+            summary=plugin.summary(),
+            package=plugin.package,
+            version=plugin.version,
+            problem=_problem(port.port, plugin.name) if request.check else None,
+        )
+        for port in ports
+        for plugin in discover(port.group)
+    ]
+    return AdapterList(adapters=tuple(items))
+
+
+def _problem(port: str, name: str) -> str | None:
+    try:
+        load_adapter(port, name)
+    except AdapterError as error:
+        return str(error)
+    return None
+
+
+def _item(plugin: Plugin, details: dict[str, Any] | None = None) -> CatalogItem:
+    return CatalogItem(
+        name=plugin.name,
+        summary=plugin.summary(),
+        package=plugin.package,
+        version=plugin.version,
+        details=details,
+    )
+
+
+def _catalog(group: str, name: str | None) -> Catalog:
+    if name is None:
+        return Catalog(group=group, items=tuple(_item(plugin) for plugin in discover(group)))
+    plugin = find(group, name)
+    return Catalog(group=group, items=(_item(plugin, _details(group, load(plugin))),))
+
+
+def _details(group: str, value: Any) -> dict[str, Any]:
+    if group == STAGES:
+        description: dict[str, Any] = value.describe()
+        return description
+    if group == RECIPES:
+        return {"config": value.config_model.model_json_schema()}
+    return {}
+
+
+def recipes(service: Service, request: ListNames) -> Catalog:
+    """Recipes; one by name with the JSON Schema of its settings."""
+    return _catalog(RECIPES, request.name)
+
+
+def workflows(service: Service, request: ListNames) -> Catalog:
+    """Workflows."""
+    return _catalog(WORKFLOWS, request.name)
+
+
+def stages(service: Service, request: ListNames) -> Catalog:
+    """Stages; one by name with its keys, ports and the JSON Schema of its options."""
+    return _catalog(STAGES, request.name)
