@@ -149,10 +149,8 @@ class LocalBackend:
         from crucible_torch.tokenizer import load_tokenizer
 
         if base_model not in self._tokenizers:
-            files = self._locate(base_model)
-            location = files.name if files.from_hub else str(files.folder)
             self._tokenizers[base_model] = load_tokenizer(
-                location, local_files_only=self._settings.local_files_only
+                base_model, local_files_only=self._settings.local_files_only
             )
         return self._tokenizers[base_model]
 

@@ -44,12 +44,12 @@ class _LowRank(torch.autograd.Function):
         a, b = (t.to(x.dtype) for t in pair)
         weight = layer.matrix
         flat = x.reshape(-1, x.shape[-1])
-        out = linear(flat, weight, layer.bias)
+        out = linear(x, weight, layer.bias)
         down = linear(flat, a)
-        out.addmm_(down, b.t(), alpha=scale)
+        out.view(-1, out.shape[-1]).addmm_(down, b.t(), alpha=scale)
         ctx.save_for_backward(flat, weight, a, b, down)
         ctx.scale, ctx.shape = scale, x.shape
-        return out.view(*x.shape[:-1], -1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -13,7 +13,15 @@ from typing import Any
 from crucible_ir.canonical import digest_of
 from crucible_ir.errors import ConfigError, NotFoundError
 
-__all__ = ["ModelFiles", "locate", "locate_weights", "model_digest", "sha256_of"]
+__all__ = [
+    "ModelFiles",
+    "is_hub_id",
+    "locate",
+    "locate_weights",
+    "model_digest",
+    "no_such_folder",
+    "sha256_of",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _INDEX = "model.safetensors.index.json"
@@ -55,14 +63,24 @@ def locate(base_model: str, *, local_files_only: bool = False) -> ModelFiles:
                 remedy="name a folder that transformers' save_pretrained wrote",
             )
         return ModelFiles(name=base_model, folder=folder, config=_parsed(config), from_hub=False)
-    if base_model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(base_model):
-        raise NotFoundError(
-            what=f"there is no folder {base_model}",
-            where="base_model",
-            remedy="give the path of a model folder, or a hub id such as Qwen/Qwen3-0.6B",
-        )
+    if not is_hub_id(base_model):
+        raise no_such_folder(base_model)
     config = _from_hub(base_model, "config.json", local_files_only)
     return ModelFiles(name=base_model, folder=config.parent, config=_parsed(config), from_hub=True)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` can be an id of the hub rather than a path."""
+    return not name.startswith((".", "/", "~")) and _HUB_ID.fullmatch(name) is not None
+
+
+def no_such_folder(name: str) -> NotFoundError:
+    """The error for a path that leads nowhere."""
+    return NotFoundError(
+        what=f"there is no folder {name}",
+        where="base_model",
+        remedy="give the path of a model folder, or a hub id such as Qwen/Qwen3-0.6B",
+    )
 
 
 def locate_weights(files: ModelFiles, *, local_files_only: bool = False) -> list[Path]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from crucible_ir.canonical import digest_of
 from crucible_ir.errors import NotFoundError
+from crucible_torch.location import is_hub_id, no_such_folder
 
 __all__ = ["FastTokenizer", "load_tokenizer"]
 
@@ -109,6 +111,11 @@ def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastToke
     """
     from transformers import AutoTokenizer
 
+    folder = Path(location).expanduser()
+    if folder.is_dir():
+        location = str(folder)
+    elif not is_hub_id(location):
+        raise no_such_folder(location)
     try:
         source = AutoTokenizer.from_pretrained(
             location, use_fast=True, trust_remote_code=False, local_files_only=local_files_only
