@@ -23,12 +23,16 @@ from crucible_train.ports import ModelRegistry
 __all__ = ["ModelRegistryContract"]
 
 
+def _digest(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
 def _model(id: str = "chat", **fields: object) -> ModelRef:
-    return ModelRef.model_validate({"id": id, "digest": "sha256:" + "a" * 64, **fields})
+    return ModelRef.model_validate({"id": id, "digest": _digest("a"), **fields})
 
 
 def _other(letter: str, id: str = "chat", **fields: object) -> ModelRef:
-    return _model(id, digest="sha256:" + letter * 64, **fields)
+    return _model(id, digest=_digest(letter), **fields)
 
 
 class ModelRegistryContract:
@@ -106,7 +110,7 @@ class ModelRegistryContract:
             return
         first, _ = registry.register(_model(produced_by="run-1", metadata={"a": 1}))
         assert registry.register(_model(produced_by="run-1", metadata={"a": 2})) == (first, False)
-        for change in ({"produced_by": "run-2"}, {"digest": "sha256:" + "b" * 64}, {"base_model": "base"}):
+        for change in ({"produced_by": "run-2"}, {"digest": _digest("b")}, {"base_model": "base"}):
             _, new = registry.register(_model(**{"produced_by": "run-1", **change}))
             assert new, change
 
@@ -153,7 +157,7 @@ class ModelRegistryContract:
 
     def test_refs_keep_their_type(self, registry: ModelRegistry) -> None:
         refs = [
-            DatasetRef(id="data.jsonl", digest="sha256:d", rows=3, mapping={"prompt": "q"}),
+            DatasetRef(id="data.jsonl", digest=_digest("d"), rows=3, mapping={"prompt": "q"}),
             RunRef(id="run-1", experiment_id="e"),
             CheckpointRef(id="c", path="checkpoints/c", step=3, produced_by="run-1"),
             ArtifactRef(id="report", uri="report.md", produced_by="run-1"),
@@ -171,15 +175,16 @@ class ModelRegistryContract:
     def test_recording_again_keeps_one_and_never_overwrites(self, registry: ModelRegistry) -> None:
         if not self.keeps_refs:
             return
-        ref = ArtifactRef(id="report", uri="report.md", digest="sha256:1")
+        ref = ArtifactRef(id="report", uri="report.md", digest=_digest("1"))
         registry.record(ref)
         assert registry.record(ref) == (ref, False)
-        with pytest.raises(ConflictError, match="artifact:report"):
-            registry.record(ref.model_copy(update={"uri": "elsewhere.md"}))
-        newer = ref.model_copy(update={"digest": "sha256:2"})
+        moved = ref.model_copy(update={"uri": "elsewhere.md"})
+        newer = ref.model_copy(update={"digest": _digest("2")})
+        assert registry.record(moved) == (moved, True)
         assert registry.record(newer) == (newer, True)
+        assert registry.refs("artifact") == [ref, moved, newer]
         assert registry.resolve("artifact:report") == newer
-        assert registry.resolve("artifact:report@sha256:1") == ref
+        assert registry.resolve(f"artifact:report@{_digest('1')}") == moved
 
     def test_models_go_through_register(self, registry: ModelRegistry) -> None:
         with pytest.raises(DataError, match="register"):
@@ -188,7 +193,7 @@ class ModelRegistryContract:
     def test_lineage_gives_each_ancestor_once_parents_first(self, registry: ModelRegistry) -> None:
         if not self.keeps_refs:
             return
-        data = DatasetRef(id="data", digest="sha256:1")
+        data = DatasetRef(id="data", digest=_digest("1"))
         left = CheckpointRef(id="left", path="l", parents=("dataset:data",))
         right = CheckpointRef(id="right", path="r", parents=("dataset:data",))
         for ref in (data, left, right):
@@ -211,22 +216,22 @@ class ModelRegistryContract:
     def test_edges_stay_with_the_content_they_were_made_from(self, registry: ModelRegistry) -> None:
         if not self.keeps_refs:
             return
-        old = DatasetRef(id="data", digest="sha256:1")
+        old = DatasetRef(id="data", digest=_digest("1"))
         registry.record(old)
         registry.record(CheckpointRef(id="c", path="c", parents=("dataset:data",)))
-        registry.record(DatasetRef(id="data", digest="sha256:2"))
+        registry.record(DatasetRef(id="data", digest=_digest("2")))
         assert registry.lineage("checkpoint:c") == [old]
 
     def test_a_parent_kept_later_is_found(self, registry: ModelRegistry) -> None:
         if not self.keeps_refs:
             return
-        registry.record(CheckpointRef(id="c", path="c", parents=("run:1", "dataset:d@sha256:7")))
+        registry.record(CheckpointRef(id="c", path="c", parents=("run:1", f"dataset:d@{_digest('7')}")))
         assert registry.lineage("checkpoint:c") == [
             Ref(kind="run", id="1"),
-            Ref(kind="dataset", id="d@sha256:7"),
+            Ref(kind="dataset", id=f"d@{_digest('7')}"),
         ]
-        run, data = RunRef(id="1"), DatasetRef(id="d", digest="sha256:7")
-        registry.record(DatasetRef(id="d", digest="sha256:8"))
+        run, data = RunRef(id="1"), DatasetRef(id="d", digest=_digest("7"))
+        registry.record(DatasetRef(id="d", digest=_digest("8")))
         registry.record(run)
         registry.record(data)
         assert sorted(ref.key for ref in registry.lineage("checkpoint:c")) == ["dataset:d", "run:1"]

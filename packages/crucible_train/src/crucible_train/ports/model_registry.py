@@ -59,11 +59,11 @@ class ModelRegistry(Protocol):
     def record(self, ref: Ref) -> tuple[Ref, bool]:
         """Keep any other ref (dataset, run, checkpoint, artifact …); returns it as kept and whether it is new.
 
-        Refs of the same ``kind:id`` and digest are one; with another digest they are two.
+        Refs that are equal in every field are one. Others of the same ``kind:id`` are kept beside each other, and
+        the name means the newest; nothing is overwritten.
 
         Raises:
-            ConflictError: kept before with the same digest but other fields.
-            DataError: it would be its own ancestor.
+            DataError: it is a model, or would be its own ancestor.
         """
         ...
 
@@ -91,7 +91,7 @@ class ModelRegistry(Protocol):
         ...
 
     def descendants(self, name: str) -> list[Ref]:
-        """All that was made from the ref, each once, parents before what was made from them."""
+        """All that was made from any ref of that name, each once, parents before what was made from them."""
         ...
 
     def close(self) -> None:
