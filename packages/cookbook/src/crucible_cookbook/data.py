@@ -33,8 +33,8 @@ class ConversationData(Contract):
     shuffle_seed: int | None = Field(default=0, ge=0)
     revision: str | None = None
     streaming: bool = False
-    mapping: dict[str, Any] = Field(default_factory=dict)
-    """Field mapping for rows that carry no ``messages``; empty finds it out."""
+    mapping: dict[str, Any] = Field(default_factory=lambda: {"schema": "auto"})
+    """Field mapping: which columns carry the conversation; ``auto`` finds it out."""
 
     def train(self) -> DatasetRef:
         """The training rows."""

@@ -168,6 +168,10 @@ class StageContext:
         """Whether the manifest names an adapter for the port."""
         return name in self._scope.ports.names()
 
+    def redact(self, text: str) -> str:
+        """``text`` without secrets; what a stage writes to a file of the run goes through it."""
+        return self._scope.redact(text)
+
     def emit(self, event: EventType | str, data: Mapping[str, Any] | None = None) -> None:
         """Append an event to the run's log and show it to the listeners."""
         payload = dict(data or {})

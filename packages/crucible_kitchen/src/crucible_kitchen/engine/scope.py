@@ -63,6 +63,8 @@ class RunScope:
     cancel_requested: Callable[[], bool]
     clock: Clock
     resume: ResumePoint | None = None
+    redact: Callable[[str], str] = str
+    """Takes secrets out of a text before it is written."""
     listeners: tuple[Callable[[str, Mapping[str, Any]], None], ...] = field(default=())
     """Called with each event and with ``metrics`` rows, for progress display; never stored."""
 

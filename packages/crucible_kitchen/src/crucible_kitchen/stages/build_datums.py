@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from crucible_datasets import example_id
-from crucible_ir import Contract, DataError, DatasetSnapshot, EventType
+from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Row
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.examples import Example
@@ -80,7 +80,7 @@ class BuildDatums(Stage):
         examples, dropped = list[Example](), list[str]()
         for number, row in enumerate(snapshot.rows):
             try:
-                examples.append(self._example(ctx, row["messages"], example_id(row)))
+                examples.append(self._example(ctx, _messages_of(row), example_id(row)))
             except DataError as error:
                 where = f"{snapshot.ref.id}, row {number} after ordering"
                 if self.options.on_error == "raise":
@@ -100,6 +100,7 @@ class BuildDatums(Stage):
                     "first": dropped[0],
                 },
             )
+        self._warn_of_silent(ctx, examples, role)
         if not examples and role == "train":
             raise DataError(
                 what="no row could be rendered",
@@ -107,6 +108,15 @@ class BuildDatums(Stage):
                 remedy=dropped[0] if dropped else "look at the dataset",
             )
         return examples
+
+    def _warn_of_silent(self, ctx: StageContext, examples: Sequence[Example], role: str) -> None:
+        silent = sum(example.datum.num_loss_tokens == 0 for example in examples)
+        if silent:
+            message = (
+                f"{silent} of {len(examples)} examples have no trained token left within "
+                f"max_length={ctx.training.max_length}; they count in batches and teach nothing"
+            )
+            ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role})
 
     def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
         datum = conversation_to_datum(
@@ -119,3 +129,14 @@ class BuildDatums(Stage):
         return Example(
             example_id=identity, datum=datum, messages=tuple(dict(message) for message in messages)
         )
+
+
+def _messages_of(row: Row) -> Sequence[dict[str, Any]]:
+    messages: Sequence[dict[str, Any]] | None = row.get("messages")
+    if messages is None:
+        raise DataError(
+            what=f"the row has no messages; it has {', '.join(sorted(row))}",
+            where="messages",
+            remedy='say which columns carry the conversation, such as data.mapping={"schema":"prompt_completion"}',
+        )
+    return messages

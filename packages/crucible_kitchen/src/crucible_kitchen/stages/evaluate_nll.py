@@ -60,7 +60,10 @@ class EvaluateNll(Stage):
         return []
 
     async def run(self, ctx: StageContext) -> None:
-        """Forward passes only: gradients and weights stay as they are."""
+        """Forward passes only: gradients and weights stay as they are.
+
+        An example that was cut before its first trained token has no loss and gets no record.
+        """
         examples, step = ctx.get(EVAL_EXAMPLES), ctx.get(STEP)
         if not examples:
             return
@@ -74,7 +77,9 @@ class EvaluateNll(Stage):
         }
         name = f"results/nll_{step:06d}.jsonl"
         records = [
-            self._record(ctx, e, lp, step).canonical() for e, lp in zip(examples, logprobs, strict=True)
+            self._record(ctx, example, logprobs_T, step).canonical()
+            for example, logprobs_T in zip(examples, logprobs, strict=True)
+            if example.datum.num_loss_tokens > 0
         ]
         write_lines(ctx.run_dir / name, records)
         ctx.set(LAST_EVALUATION, metrics)

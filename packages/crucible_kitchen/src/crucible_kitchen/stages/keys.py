@@ -58,7 +58,9 @@ EXAMPLES: Key[Sequence[Example]] = Key("examples", "training examples: datum and
 EVAL_EXAMPLES: Key[Sequence[Example]] = Key("eval_examples", "held-out examples: datum and id")
 EPOCHS: Key[int] = Key("epochs", "number of epochs")
 EPOCH: Key[int] = Key("epoch", "present epoch, from 0")
-BATCHES: Key[Sequence[NDArray[np.int64]]] = Key("batches", "indices of the examples of each batch of this epoch")
+BATCHES: Key[Sequence[NDArray[np.int64]]] = Key(
+    "batches", "indices of the examples of each batch of this epoch"
+)
 BATCH: Key[Sequence[Datum]] = Key("batch", "data of this step")
 STEP: Key[int] = Key("step", "optimiser steps submitted so far", durable=True)
 TOTAL_STEPS: Key[int] = Key("total_steps", "optimiser steps of the whole run")

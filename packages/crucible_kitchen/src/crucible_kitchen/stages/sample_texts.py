@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from pydantic import Field
 
@@ -10,9 +11,11 @@ from crucible_ir import Contract, EventType
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.keys import EVAL_EXAMPLES, IN_FLIGHT, RENDERER, SESSION, STEP, TOKENIZER
-from crucible_train.renderers import message_from_dict
-from crucible_train.types import SamplingParams
+from crucible_kitchen.stages.examples import Example
+from crucible_kitchen.stages.keys import EVAL_EXAMPLES, IN_FLIGHT, RENDERER, SESSION, STEP
+from crucible_train.ports import SamplingClient
+from crucible_train.renderers import message_from_dict, message_to_dict
+from crucible_train.types import ModelInput, SamplingParams
 
 __all__ = ["SampleTexts", "SampleTextsOptions"]
 
@@ -29,44 +32,58 @@ class SampleTexts(Stage):
     """Answer a few held-out prompts, so that a person can look at what changed."""
 
     name = "sample_texts"
-    reads = (SESSION, EVAL_EXAMPLES, RENDERER, TOKENIZER, STEP, IN_FLIGHT)
+    reads = (SESSION, EVAL_EXAMPLES, RENDERER, STEP, IN_FLIGHT)
     options_model = SampleTextsOptions
 
     async def run(self, ctx: StageContext) -> None:
-        """One answer to each of the first held-out conversations, up to their last turn."""
-        examples = ctx.get(EVAL_EXAMPLES)[: self.options.prompts]
-        if not examples:
+        """One answer to each of the first held-out conversations that leave room for one, up to their last turn."""
+        chosen = self._prompts(ctx)
+        if not chosen:
             return
         await ctx.get(IN_FLIGHT).settle()
-        renderer, step = ctx.get(RENDERER), ctx.get(STEP)
+        step = ctx.get(STEP)
         sampler = await ctx.get(SESSION).sampling_client()
-        lines = []
         try:
-            for number, example in enumerate(examples):
-                *prompt, reference = example.messages
-                response = await sampler.sample(
-                    renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
-                    SamplingParams(
-                        max_tokens=self.options.max_tokens,
-                        temperature=self.options.temperature,
-                        seed=int(ctx.rng("sample_texts", number).integers(2**31)),
-                        stop=renderer.stop_sequences,
-                    ),
-                )
-                answer = ctx.get(TOKENIZER).decode(response.sequences[0].tokens)
-                line = {
-                    "example_id": example.example_id,
-                    "step": step,
-                    "prompt": prompt,
-                    "reference": reference,
-                    "answer": answer,
-                }
-                lines.append(json.dumps(line, ensure_ascii=False))
+            lines = [
+                ctx.redact(json.dumps(await self._answer(ctx, sampler, n, *pair), ensure_ascii=False))
+                for n, pair in enumerate(chosen)
+            ]
         finally:
             await sampler.close()
         name = f"results/samples_{step:06d}.jsonl"
         write_lines(ctx.run_dir / name, lines)
-        ctx.emit(
-            EventType.EVALUATION_COMPLETED,
-            {"evaluator": self.name, "step": step, "examples": len(lines), "results": name},
+        facts = {"evaluator": self.name, "step": step, "examples": len(lines), "results": name}
+        ctx.emit(EventType.EVALUATION_COMPLETED, facts)
+
+    def _prompts(self, ctx: StageContext) -> list[tuple[Example, ModelInput]]:
+        renderer, room = ctx.get(RENDERER), ctx.training.max_length - self.options.max_tokens
+        chosen: list[tuple[Example, ModelInput]] = []
+        for example in ctx.get(EVAL_EXAMPLES):
+            if len(chosen) == self.options.prompts:
+                break
+            if example.messages[-1].get("role") != "assistant" or len(example.messages) < 2:
+                continue
+            prompt = renderer.build_generation_prompt([message_from_dict(m) for m in example.messages[:-1]])
+            if prompt.length <= room:
+                chosen.append((example, prompt))
+        return chosen
+
+    async def _answer(
+        self, ctx: StageContext, sampler: SamplingClient, number: int, example: Example, prompt: ModelInput
+    ) -> dict[str, Any]:
+        renderer = ctx.get(RENDERER)
+        params = SamplingParams(
+            max_tokens=self.options.max_tokens,
+            temperature=self.options.temperature,
+            seed=int(ctx.rng("sample_texts", number).integers(2**31)),
+            stop=renderer.stop_sequences,
         )
+        response = await sampler.sample(prompt, params)
+        message, _ = renderer.parse_response(response.sequences[0].tokens)
+        return {
+            "example_id": example.example_id,
+            "step": ctx.get(STEP),
+            "prompt": list(example.messages[:-1]),
+            "reference": example.messages[-1],
+            "answer": message_to_dict(message),
+        }

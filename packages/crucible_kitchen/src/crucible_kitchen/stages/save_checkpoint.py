@@ -27,7 +27,7 @@ class SaveCheckpoint(Stage):
             return
         checkpoint = await ctx.get(SESSION).save_state(f"step_{step:06d}")
         store = ctx.port("metrics_store")
-        store.flush(ctx.run_id)
+        store.flush()
         ctx.set(LAST_CHECKPOINT_STEP, step)
         ctx.commit_checkpoint(
             checkpoint.model_copy(update={"produced_by": ctx.run_id}),

@@ -1,0 +1,104 @@
+"""Finds the verb, runs it, and turns errors into one message and a documented exit code.
+
+Nothing but the standard library is imported until a verb is called, so that ``crucible --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from crucible_kitchen.plugins.discovery import Plugin, discover
+from crucible_kitchen.plugins.groups import COMMANDS
+
+__all__ = ["entry", "main"]
+
+_INTERRUPTED = 130
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code (see ``crucible_ir.ExitCode``)."""
+    words = list(arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"crucible {version('crucible-kitchen')}\n")
+        return 0
+    try:
+        return _verb(words[0], words[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def overview() -> str:
+    """The help text: every verb with its summary, none of them imported."""
+    plugins = {plugin.name: plugin for plugin in discover(COMMANDS)}
+    width = max((len(name) for name in plugins), default=0)
+    lines = ["Train, compare and promote language models, and prove where they came from.", ""]
+    lines += ["Usage: crucible VERB [OPTIONS]", "", "Verbs:"]
+    lines += [f"  {name:<{width}}  {plugin.summary()}" for name, plugin in sorted(plugins.items())]
+    lines += [
+        "",
+        "crucible VERB --help says more; most verbs take --json.",
+        "First time here? crucible quickstart",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _verb(name: str, words: list[str]) -> int:
+    from crucible_ir import CrucibleError, ExitCode
+    from crucible_kitchen.cli.output import report_error
+
+    as_json = "--json" in words
+    try:
+        return _call(_find(name), words)
+    except CrucibleError as error:
+        report_error(error, as_json=as_json)
+        return int(error.exit_code)
+    except OSError as error:
+        from crucible_ir import StorageError
+
+        failure = StorageError(what=error.strerror or str(error), where=str(error.filename or ""))
+        report_error(failure, as_json=as_json)
+        return int(ExitCode.STORAGE)
+
+
+def _find(name: str) -> Plugin:
+    from crucible_ir import ConfigError, nearest
+    from crucible_kitchen.plugins.discovery import find, names
+
+    known = names(COMMANDS)
+    if name not in known:
+        near = nearest(name, known)
+        raise ConfigError(
+            what=f"no verb is called {name!r}",
+            where="crucible",
+            remedy=f"did you mean {near!r}?" if near else "crucible --help lists them",
+        )
+    return find(COMMANDS, name)
+
+
+def _call(plugin: Plugin, words: list[str]) -> int:
+    """Let typer parse ``words`` for the verb's function, and call it."""
+    import typer
+
+    from crucible_kitchen.plugins.loading import load
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command(plugin.name, no_args_is_help=False)(load(plugin))
+    command = typer.main.get_command(app)
+    result = command.main(args=words, prog_name=f"crucible {plugin.name}", standalone_mode=False)
+    return int(result) if isinstance(result, int) else 0

@@ -1,0 +1,138 @@
+"""Everything a report says about a run, gathered once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crucible_ir import ExampleResult, Experiment, MetricRow
+
+if TYPE_CHECKING:
+    from crucible_stats import PairedDifference
+
+__all__ = ["Gain", "ReportFacts", "SamplePair", "gather", "held_out_gain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How held-out loss changed between two evaluations of the same examples.
+
+    ``difference`` is before − after per example in nats, so that more is better.
+    """
+
+    step_before: int
+    step_after: int
+    before: float
+    after: float
+    difference: PairedDifference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePair:
+    """A held-out prompt with the answers before and after training."""
+
+    prompt: Sequence[Mapping[str, Any]]
+    reference: str
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFacts:
+    """What the report shows."""
+
+    run_id: str
+    experiment: Experiment
+    provenance: Mapping[str, Any]
+    rows: Sequence[MetricRow]
+    gain: Gain | None
+    samples: Sequence[SamplePair]
+    weights: Mapping[str, Any] | None
+
+    @property
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Points of the curves worth drawing."""
+        names = ("train_mean_nll", "test/nll", "learning_rate", "unclipped_grad_l2:mean")
+        found = {name: [(r.step, r.metrics[name]) for r in self.rows if name in r.metrics] for name in names}
+        return {name: points for name, points in found.items() if points}
+
+
+def gather(
+    run_dir: Path,
+    *,
+    experiment: Experiment,
+    provenance: Mapping[str, Any],
+    rows: Sequence[MetricRow],
+    weights: Mapping[str, Any] | None,
+) -> ReportFacts:
+    """Read what the run left in its folder."""
+    return ReportFacts(
+        run_id=run_dir.name,
+        experiment=experiment,
+        provenance=provenance,
+        rows=rows,
+        gain=held_out_gain(run_dir),
+        samples=_samples(run_dir),
+        weights=weights,
+    )
+
+
+def held_out_gain(run_dir: Path) -> Gain | None:
+    """First against last evaluation of held-out loss, paired by example; None with fewer than two.
+
+    Rows without a weighted token have no loss (NaN) and are left out of both sides.
+    """
+    from crucible_stats import paired_difference  # brings scipy, which no run needs until its end
+
+    files = sorted((run_dir / "results").glob("nll_*.jsonl"))
+    if len(files) < 2:
+        return None
+    first, last = _scores(files[0]), _scores(files[-1])
+    ids = [i for i in first if i in last and first[i] == first[i] and last[i] == last[i]]
+    if len(ids) < 2:
+        return None
+    before, after = [first[i] for i in ids], [last[i] for i in ids]
+    return Gain(
+        step_before=_step(files[0]),
+        step_after=_step(files[-1]),
+        before=sum(before) / len(ids),
+        after=sum(after) / len(ids),
+        difference=paired_difference(after, before),
+    )
+
+
+def _scores(path: Path) -> dict[str, float]:
+    records = (ExampleResult.model_validate_json(line) for line in path.read_text("utf-8").splitlines())
+    return {record.example_id: record.score for record in records}
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def _samples(run_dir: Path) -> list[SamplePair]:
+    files = sorted((run_dir / "results").glob("samples_*.jsonl"))
+    if not files:
+        return []
+    first = {line["example_id"]: line for line in _lines(files[0])} if len(files) > 1 else {}
+    return [
+        SamplePair(
+            prompt=line["prompt"],
+            reference=_text(line["reference"]),
+            before=_text(first[line["example_id"]]["answer"]) if line["example_id"] in first else None,
+            after=_text(line["answer"]),
+        )
+        for line in _lines(files[-1])
+    ]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content", "")
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

@@ -1,0 +1,84 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from crucible_kitchen.reports.facts import Gain, ReportFacts, SamplePair
+
+__all__ = ["gain_sentence", "identity_rows", "markdown"]
+
+
+def gain_sentence(gain: Gain) -> str:
+    """Before, after, the difference with its interval, and whether it counts as one."""
+    d = gain.difference
+    verdict = (
+        "better: the interval lies above zero"
+        if d.low > 0
+        else "worse: the interval lies below zero"
+        if d.high < 0
+        else "not enough evidence: the interval holds zero"
+    )
+    return (
+        f"held-out loss {gain.before:.4f} → {gain.after:.4f} nats/token on {d.n} examples; "
+        f"mean gain {d.mean:.4f} [{d.low:.4f}, {d.high:.4f}] (95 %), {verdict}"
+    )
+
+
+def identity_rows(facts: ReportFacts) -> list[tuple[str, str]]:
+    """What the run is, part by part."""
+    provenance, experiment = facts.provenance, facts.experiment
+    rows = [("run", facts.run_id), ("recipe", experiment.recipe or "-"), ("config", experiment.config_digest)]
+    for name in ("dataset", "eval_dataset"):
+        ref = provenance.get(name)
+        if ref:
+            rows.append((name, f"{ref['id']} [{ref['split']}], {ref['rows']} rows"))
+            rows += [
+                (f"{name} {part}", str(ref[key]))
+                for part, key in (
+                    ("content", "digest"),
+                    ("order", "order_digest"),
+                    ("transform", "transform_digest"),
+                )
+                if ref.get(key)
+            ]
+    for name in ("model", "tokenizer", "renderer"):
+        part = provenance.get(name)
+        if part:
+            label = part.get("id") or part.get("name") or ""
+            rows.append((name, f"{label} {part.get('digest', '')}".strip()))
+    if facts.weights:
+        rows.append(("weights", f"{facts.weights['path']} {facts.weights.get('digest') or ''}".strip()))
+    rows.append(("seed", str(experiment.seed)))
+    return rows
+
+
+def markdown(facts: ReportFacts) -> str:
+    """The whole report."""
+    parts = [f"# {facts.experiment.id}: {facts.run_id}", ""]
+    parts += [
+        f"**Result.** {gain_sentence(facts.gain)}" if facts.gain else "**Result.** No held-out comparison.",
+        "",
+    ]
+    if facts.rows:
+        last = facts.rows[-1]
+        parts += ["## Last metrics", "", "| metric | value |", "|---|---|"]
+        parts += [f"| `{name}` | {value:.6g} |" for name, value in sorted(last.metrics.items())]
+        parts.append("")
+    if facts.samples:
+        parts += ["## Samples", ""]
+        for sample in facts.samples:
+            parts += _sample(sample)
+    parts += ["## Identity", "", "| part | value |", "|---|---|"]
+    parts += [f"| {name} | `{value}` |" for name, value in identity_rows(facts)]
+    return "\n".join(parts) + "\n"
+
+
+def _sample(sample: SamplePair) -> list[str]:
+    asked = next((str(m.get("content")) for m in reversed(sample.prompt) if m.get("role") == "user"), "")
+    lines = [f"**Prompt.** {_quoted(asked)}", "", f"- wanted: {_quoted(sample.reference)}"]
+    if sample.before is not None:
+        lines.append(f"- before: {_quoted(sample.before)}")
+    return [*lines, f"- after: {_quoted(sample.after)}", ""]
+
+
+def _quoted(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
