@@ -314,27 +314,40 @@ def check(root: Path) -> list[str]:
 # --- reproducing -------------------------------------------------------------------------------------------
 
 
-def installed(root: Path, *, install: bool) -> tuple[list[Pin], list[str]]:
-    """The pins and the installed versions of one resolution and installation that starts from nothing."""
+def resolved(root: Path) -> list[Pin]:
+    """The pins of a resolution that starts from nothing."""
     with tempfile.TemporaryDirectory() as folder:
         space = copy_of_workspace(root, Path(folder))
         uv("lock", cwd=space)
-        pins = pins_of_export(export(space, "--no-hashes"))
-        if not install:
-            return pins, []
-        uv("sync", "--frozen", "--no-install-workspace", "--only-dev", cwd=space)
-        return pins, uv("pip", "freeze", cwd=space, VIRTUAL_ENV=str(space / ".venv")).splitlines()
+        return pins_of_export(export(space, "--no-hashes"))
+
+
+def installed(root: Path) -> list[str]:
+    """What `uv sync` installs from nothing on this machine, its find-links heeded, local labels dropped."""
+    links = {key: value for key in ("UV_FIND_LINKS",) if (value := os.environ.get(key))}
+    with tempfile.TemporaryDirectory() as folder:
+        space = copy_of_workspace(root, Path(folder))
+        uv("sync", "--all-packages", "--no-install-workspace", cwd=space, **links)
+        return uv("pip", "freeze", "--python", str(space / ".venv"), cwd=space).splitlines()
 
 
 def reproduce(root: Path, *, install: bool) -> list[str]:
     """Differences between two resolutions and installations from nothing, and between them and the pins."""
-    first, second = installed(root, install=install), installed(root, install=install)
+    pins = pins_of_block(root)
     problems = []
-    if first != second:
-        problems.append(f"two runs from nothing differ: {first} and {second}")
-    if first[0] != pins_of_block(root):
+    if resolved(root) != pins:
         problems.append("a resolution from nothing is not what is pinned; run `python tools/pins.py write`")
+    if install:
+        first, second = installed(root), installed(root)
+        problems += [f"only one of two installations holds {line}" for line in sorted({*first} ^ {*second})]
+        pinned = {f"{pin.name}=={pin.version}" for pin in pins}
+        problems += [f"{line} was installed and is not pinned" for line in first if plain(line) not in pinned]
     return problems
+
+
+def plain(line: str) -> str:
+    """A line of `uv pip freeze` without the label of a local build."""
+    return line.partition("+")[0]
 
 
 def main(arguments: list[str]) -> int:
