@@ -155,6 +155,32 @@ def test_no_library_sets_a_global_seed() -> None:
     assert found == set()
 
 
+# --- tests -------------------------------------------------------------------------------------------------
+
+
+def skips(path: Path) -> list[str]:
+    """The ways in which a test file leaves tests out, other than by a mark that is counted or by the platform."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if name in {"pytest.importorskip", "pytest.skip", "pytest.mark.skip"}:
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.skipif":
+            condition = ast.unparse(node.args[0])
+            if not re.search(r"sys\.platform|os\.name|geteuid", condition):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} skipif({condition})")
+    return found
+
+
+def test_no_test_leaves_itself_out_without_being_counted() -> None:
+    assert [
+        skip
+        for pattern in ("packages/*/tests", "tests")
+        for path in ROOT.glob(f"{pattern}/**/*.py")
+        for skip in skips(path)
+    ] == []
+
+
 # --- packages ----------------------------------------------------------------------------------------------
 
 
