@@ -35,7 +35,7 @@ def write_jsonl(path: Path, rows: Sequence[object]) -> None:
 def build_data(folder: Path) -> None:
     """Writes the six data sets; train and test share no fact, no sum and so no row."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, chats, pairs, sums in (("train", 2000, 1000, 4000), ("test", 320, 320, 320)):
+    for split, chats, pairs, sums in (("train", 2000, 1000, 2000), ("test", 320, 320, 260)):
         seed, held_out = SEEDS[split], split == "test"
         rows = [{"messages": messages} for messages in conversations(seed, chats, held_out=held_out)]
         write_jsonl(folder / f"chat_{split}.jsonl", rows)

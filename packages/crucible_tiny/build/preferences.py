@@ -47,11 +47,11 @@ def preference_pairs(seed: int, count: int, *, held_out: bool) -> list[dict[str,
 
 
 def arithmetic_questions(seed: int, count: int, *, held_out: bool) -> list[dict[str, object]]:
-    """`count` different additions of numbers up to 100 from one side of the held-out line, as question and answer."""
+    """`count` different additions of numbers up to 50 from one side of the held-out line, as question and answer."""
     rng = np.random.Generator(np.random.PCG64(seed))
     made: dict[str, dict[str, object]] = {}
     while len(made) < count:
-        asked = problem(rng, held_out=held_out, limit=100)
+        asked = problem(rng, held_out=held_out, limit=50)
         if asked.operator == "+":
             row: dict[str, object] = {"question": f"What is {asked.text}?", "answer": str(asked.answer)}
             made.setdefault(asked.text, row)
