@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from crucible_kitchen.plugins.discovery import Plugin, discover
 from crucible_kitchen.plugins.groups import COMMANDS
@@ -92,13 +93,24 @@ def _find(name: str) -> Plugin:
 
 
 def _call(plugin: Plugin, words: list[str]) -> int:
-    """Let typer parse ``words`` for the verb's function, and call it."""
+    """Let typer parse ``words`` for the verb's function, call it, and give its exit code."""
+    import functools
+
     import typer
 
     from crucible_kitchen.plugins.loading import load
 
+    verb = load(plugin)
+    codes: list[int] = []
+
+    @functools.wraps(verb)
+    def called(*args: Any, **settings: Any) -> None:
+        codes.append(int(verb(*args, **settings) or 0))
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.command(plugin.name, no_args_is_help=False)(load(plugin))
-    command = typer.main.get_command(app)
-    result = command.main(args=words, prog_name=f"crucible {plugin.name}", standalone_mode=False)
-    return int(result) if isinstance(result, int) else 0
+    app.command(plugin.name)(called)
+    try:
+        app(args=words, prog_name=f"crucible {plugin.name}")
+    except SystemExit as stop:
+        return codes[0] if codes else int(stop.code or 0)
+    return codes[0] if codes else 0

@@ -21,7 +21,9 @@ class Progress(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    def __call__(self, what: str, data: Mapping[str, Any]) -> None: ...
+    def __call__(self, what: str, data: Mapping[str, Any]) -> None:
+        """Something happened: an event, a row of metrics, or how far a long stage is."""
+        ...
 
 
 class Rate:
@@ -56,7 +58,7 @@ def facts_of(metrics: Mapping[str, float]) -> str:
 
 def duration(seconds: float) -> str:
     """``1:02:03``, or ``2:03`` under an hour."""
-    minutes, rest = divmod(int(round(seconds)), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 

@@ -9,17 +9,17 @@ __all__ = ["gain_sentence", "identity_rows", "markdown"]
 
 def gain_sentence(gain: Gain) -> str:
     """Before, after, the difference with its interval, and whether it counts as one."""
-    d = gain.difference
+    d, interval = gain.difference, gain.difference.interval
     verdict = (
         "better: the interval lies above zero"
-        if d.low > 0
+        if interval.low > 0
         else "worse: the interval lies below zero"
-        if d.high < 0
+        if interval.high < 0
         else "not enough evidence: the interval holds zero"
     )
     return (
         f"held-out loss {gain.before:.4f} → {gain.after:.4f} nats/token on {d.n} examples; "
-        f"mean gain {d.mean:.4f} [{d.low:.4f}, {d.high:.4f}] (95 %), {verdict}"
+        f"mean gain {d.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}] (95 %), {verdict}"
     )
 
 

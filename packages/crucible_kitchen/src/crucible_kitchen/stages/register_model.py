@@ -29,10 +29,10 @@ class RegisterModel(Stage):
         registry, provenance = ctx.port("model_registry"), ctx.get(PROVENANCE)
         weights = CheckpointRef.model_validate(ctx.get(FINAL_WEIGHTS))
         base = provenance["model"]
-        base_ref = Ref(kind="model", id=base["id"], digest=base["digest"])
+        base_ref, _ = registry.register(ModelRef(id=base["id"], digest=base["digest"]), identity=base["digest"])
         dataset = DatasetRef.model_validate(provenance["dataset"])
         run = Ref(kind="run", id=ctx.run_id, parents=(dataset.key, base_ref.key))
-        for ref in (base_ref, dataset, run, weights.model_copy(update={"parents": (run.key,)})):
+        for ref in (dataset, run, weights.model_copy(update={"parents": (run.key,)})):
             registry.record(ref)
         model, new = registry.register(
             ModelRef(

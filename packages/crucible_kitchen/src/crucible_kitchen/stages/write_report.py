@@ -24,10 +24,11 @@ class WriteReport(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Both files hold the same facts; the page needs no network and no script."""
+        provenance = ctx.get(PROVENANCE)
         facts = gather(
             ctx.run_dir,
             experiment=ctx.experiment,
-            provenance=ctx.get(PROVENANCE),
+            provenance=provenance,
             rows=ctx.port("metrics_store").read(ctx.run_id),
             weights=ctx.find(FINAL_WEIGHTS, {}) or None,
         )

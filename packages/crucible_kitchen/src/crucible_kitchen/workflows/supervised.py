@@ -23,7 +23,8 @@ class SupervisedOptions(Contract):
     sample_prompts: int = 3
     """Held-out prompts answered before and after training; 0 is none."""
     sample_max_tokens: int = 64
-    register: bool = True
+    registered: bool = True
+    """Register the trained model at the end."""
 
 
 def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
@@ -68,6 +69,6 @@ def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
         *((final,) if options.evaluate else ()),
         *(after if options.sample_prompts else ()),
         StageDef(name="save_weights"),
-        *((StageDef(name="register_model"),) if options.register else ()),
+        *((StageDef(name="register_model"),) if options.registered else ()),
         StageDef(name="write_report"),
     )

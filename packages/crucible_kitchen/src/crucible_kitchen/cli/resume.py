@@ -1,0 +1,35 @@
+"""``crucible resume``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from crucible_kitchen.api import Crucible
+from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet, RunId
+from crucible_kitchen.cli.progress import progress_for
+from crucible_kitchen.cli.records import exit_code_of, print_outcome
+
+__all__ = ["resume"]
+
+
+def resume(
+    run_id: RunId,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Go on from this one, such as step_000010.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Go on in the background.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    home: HomeOption = None,
+) -> int:
+    """Go on with a run that was interrupted, failed, or waited and was answered."""
+    progress = progress_for(quiet=quiet or as_json or detach)
+    if progress is None:
+        record = Crucible(home).resume(run_id, checkpoint, detached=detach)
+    else:
+        with progress:
+            record = Crucible(home, listeners=(progress,)).resume(run_id, checkpoint)
+    print_outcome(record, Crucible(home), as_json=as_json)
+    return exit_code_of(record)
