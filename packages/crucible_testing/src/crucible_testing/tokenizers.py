@@ -23,6 +23,8 @@ class FileTokenizer:
     """
 
     def __init__(self, folder: Path, overrides: dict[str, str | None] | None = None) -> None:
+        self.folder = folder
+        self.overrides = overrides
         source = (folder / "tokenizer.json").read_bytes()
         self._config: dict[str, Any] = {
             **json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")),

@@ -9,6 +9,7 @@ from crucible_train.renderers.message import (
     Content,
     ContentPart,
     ImagePart,
+    MarkupPart,
     Message,
     Role,
     TextPart,
@@ -18,6 +19,7 @@ from crucible_train.renderers.message import (
     ToolSpec,
     UnparsedToolCall,
 )
+from crucible_train.renderers.options import ImageProcessor, RendererOptions
 from crucible_train.renderers.qwen3 import (
     Qwen3DisableThinkingRenderer,
     Qwen3InstructRenderer,
@@ -44,7 +46,9 @@ __all__ = [
     "ContentPart",
     "Feature",
     "ImagePart",
+    "ImageProcessor",
     "Llama3Renderer",
+    "MarkupPart",
     "Message",
     "ParseTermination",
     "Qwen3DisableThinkingRenderer",
@@ -55,6 +59,7 @@ __all__ = [
     "RenderedMessage",
     "Renderer",
     "RendererFactory",
+    "RendererOptions",
     "RendererRegistry",
     "Role",
     "RoleColonRenderer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -13,16 +13,19 @@ from crucible_ir.canonical import digest_of
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.renderers.errors import RenderError
 from crucible_train.renderers.expressible import Feature, require_expressible
-from crucible_train.renderers.message import Message, Role, ToolSpec, last_index_of
+from crucible_train.renderers.message import ImagePart, Message, Role, ToolSpec, last_index_of
+from crucible_train.renderers.options import RendererOptions
 from crucible_train.renderers.rendered import (
+    Mark,
     ParseTermination,
+    Piece,
     RenderContext,
     RenderedMessage,
     SupervisedExample,
     text_chunk,
 )
 from crucible_train.renderers.train_on_what import TrainOnWhat
-from crucible_train.types import Chunk, EncodedTextChunk, ModelInput
+from crucible_train.types import Chunk, EncodedTextChunk, ImageChunk, ModelInput
 
 __all__ = ["Renderer"]
 
@@ -42,8 +45,9 @@ class Renderer(ABC):
     disables_thinking: ClassVar[bool] = False
     """Whether the generation prompt tells the model not to reason."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, options: RendererOptions | None = None) -> None:
         self.tokenizer = tokenizer
+        self.settings = options or RendererOptions()
 
     # What a format decides
 
@@ -94,7 +98,12 @@ class Renderer(ABC):
 
     def generation_suffix(self, role: Role, context: RenderContext) -> tuple[int, ...]:
         """Ids that open the message to be sampled: by default its header."""
-        return self.render_message(Message(role=role, content=""), context).header.tokens
+        header = self.render_message(Message(role=role, content=""), context).header
+        return () if header is None else header.tokens
+
+    def prepare(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation as the format has it: some put a system message before every one."""
+        return list(messages)
 
     def turn_start(self, messages: Sequence[Message]) -> int:
         """Index of the first message of the turn the model produces: after the last user message."""
@@ -133,9 +142,51 @@ class Renderer(ABC):
         """Ids of text that nobody meant as markup."""
         return self.tokenizer.encode(text)
 
-    def markup(self, text: str) -> list[int]:
-        """Ids of the format's own text, special tokens among it."""
-        return self.tokenizer.encode(text, allow_special=True)
+    def chunks(self, pieces: Iterable[Piece]) -> tuple[Chunk, ...]:
+        """Chunks of text, marks and images; text between two images is one chunk, encoded in one go.
+
+        Raises:
+            RenderError: there is an image and no image processor, or the vocabulary lacks a mark.
+        """
+        found: list[Chunk] = []
+        tokens: list[int] = []
+        text = ""
+        for piece in pieces:
+            if isinstance(piece, str) and not isinstance(piece, Mark):
+                text += piece
+                continue
+            tokens += self.literal(text) if text else []
+            text = ""
+            if isinstance(piece, Mark):
+                tokens.append(self.special(piece))
+                continue
+            found += [text_chunk(tokens)] if tokens else []
+            found.append(self._image_chunk(piece))
+            tokens = []
+        tokens += self.literal(text) if text else []
+        return (*found, text_chunk(tokens)) if tokens or not found else tuple(found)
+
+    def spell(self, *pieces: str) -> list[int]:
+        """Ids of text and marks.
+
+        Raises:
+            RenderError: the vocabulary lacks a mark.
+        """
+        return ModelInput(self.chunks(pieces)).to_ints()
+
+    def _image_chunk(self, image: Piece) -> ImageChunk:
+        assert isinstance(image, ImagePart)
+        if self.settings.images is None:
+            raise RenderError(
+                what=f"{self.name!r} was given an image and no image processor",
+                where="RendererOptions.images",
+                remedy="give the model's image processor, which knows how many positions an image takes",
+            )
+        return ImageChunk(
+            data=image.data,
+            format=image.format,
+            expected_tokens=self.settings.images.count_positions(image),
+        )
 
     def special(self, token: str) -> int:
         """Id of one special token.
@@ -162,14 +213,16 @@ class Renderer(ABC):
         Raises:
             RenderError: the format cannot express a message.
         """
+        return self._prompt(self.prepare(messages), role, prefill)
+
+    def _prompt(self, messages: Sequence[Message], role: Role, prefill: str | None) -> ModelInput:
         turn_start = self.turn_start(messages)
         chunks: list[Chunk] = [text_chunk(self.bos_tokens)]
         for index, message in enumerate(messages):
             rendered = self._render(message, RenderContext.at(index, messages, turn_start))
-            chunks += [rendered.header, *rendered.output]
-        chunks.append(
-            text_chunk(self.generation_suffix(role, RenderContext.at(len(messages), messages, turn_start)))
-        )
+            chunks += [rendered.header or text_chunk(()), *rendered.output]
+        after = RenderContext.at(len(messages), messages, turn_start)
+        chunks.append(text_chunk(self.generation_suffix(role, after)))
         chunks.append(text_chunk(self.literal(prefill) if prefill else ()))
         return ModelInput(tuple(chunk for chunk in chunks if chunk.length))
 
@@ -187,6 +240,7 @@ class Renderer(ABC):
                 it or missing where the mode needs it, or a turn reasons after a prompt that forbids it.
         """
         what = TrainOnWhat(train_on_what)
+        messages = self.prepare(messages)
         turn_start = self.turn_start(messages[:-1])
         pieces: list[tuple[Chunk, bool]] = []
         if self.bos_tokens:
@@ -196,7 +250,8 @@ class Renderer(ABC):
             context = RenderContext.at(index, messages, turn_start)
             rendered = self._render(message, context)
             trained = self.output_is_trained(message, context, what)
-            pieces.append((rendered.header, what is TrainOnWhat.ALL_TOKENS))
+            if rendered.header is not None:
+                pieces.append((rendered.header, what is TrainOnWhat.ALL_TOKENS))
             pieces += [(chunk, trained) for chunk in rendered.output]
             if context.is_last and rendered.stop_overlap is not None:
                 pieces.append((rendered.stop_overlap, trained))
@@ -262,7 +317,7 @@ class Renderer(ABC):
         end = self._prompt_end(messages, what)
         if end is None or not all(isinstance(chunk, EncodedTextChunk) for chunk in model_input.chunks):
             return weights
-        prompt = self.build_generation_prompt(messages[:end]).to_ints()
+        prompt = self._prompt(messages[:end], "assistant", None).to_ints()
         if model_input.to_ints()[: len(prompt)] != prompt:
             if not self.disables_thinking:
                 return weights

@@ -16,7 +16,7 @@ from crucible_train.renderers.message import (
     ToolCallPart,
 )
 
-__all__ = ["Feature", "require_expressible"]
+__all__ = ["Feature", "only_text", "require_expressible"]
 
 Feature = Literal["parts", "thinking", "tool_calls", "images"]
 """``parts``: more than one part of content; the others: that kind of content."""
@@ -93,3 +93,18 @@ def require_expressible(
     if len(normal.parts) == 1 and isinstance(normal.parts[0], TextPart) and "parts" not in features:
         return replace(normal, content=normal.parts[0].text)
     return normal
+
+
+def only_text(message: Message, renderer: str, index: int) -> str:
+    """The text of a message that has one text part and nothing else.
+
+    Raises:
+        RenderError: it has other content, which the format allows only the assistant.
+    """
+    if len(message.parts) == 1 and isinstance(message.parts[0], TextPart) and not message.tool_calls:
+        return message.parts[0].text
+    raise RenderError(
+        what=f"{renderer!r} can express only one text in a message of {message.role!r}",
+        where=f"messages[{index}]",
+        remedy="give the content as one text",
+    )

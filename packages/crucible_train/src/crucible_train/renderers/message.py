@@ -13,6 +13,7 @@ __all__ = [
     "Content",
     "ContentPart",
     "ImagePart",
+    "MarkupPart",
     "Message",
     "Role",
     "TextPart",
@@ -32,6 +33,11 @@ class TextPart:
     """A stretch of text."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkupPart(TextPart):
+    """Text of a format's own, in which special tokens are special. Renderers make it; JSON cannot."""
 
 
 @dataclass(frozen=True, slots=True)

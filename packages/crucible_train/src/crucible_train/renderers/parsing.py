@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.renderers.errors import RenderError
@@ -17,8 +17,16 @@ from crucible_train.renderers.message import (
 )
 from crucible_train.renderers.rendered import ParseTermination
 
-__all__ = ["read_tool_call", "split_at_stop_token", "split_blocks", "unterminated_block"]
+__all__ = [
+    "CallReader",
+    "read_tool_call",
+    "split_at_stop_token",
+    "split_blocks",
+    "split_thinking",
+    "unterminated_block",
+]
 
+_THINKING = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _BLOCK = re.compile(r"<think>(?P<thinking>.*?)</think>|<tool_call>(?P<call>.*?)</tool_call>", re.DOTALL)
 
 
@@ -61,7 +69,13 @@ def read_tool_call(text: str, raw_text: str) -> ToolCall | UnparsedToolCall:
     )
 
 
-def split_blocks(text: str) -> tuple[list[ContentPart], list[ToolCall | UnparsedToolCall]] | None:
+CallReader = Callable[[str, str], ToolCall | UnparsedToolCall]
+"""Takes what stands between the marks, and the whole block."""
+
+
+def split_blocks(
+    text: str, read_call: CallReader = read_tool_call
+) -> tuple[list[ContentPart], list[ToolCall | UnparsedToolCall]] | None:
     """Text, ``<think>`` and ``<tool_call>`` blocks in order; None when there is no such mark.
 
     White space outside the blocks is kept; empty blocks and empty stretches of text are left out.
@@ -77,11 +91,24 @@ def split_blocks(text: str) -> tuple[list[ContentPart], list[ToolCall | Unparsed
         if match["thinking"]:
             parts.append(ThinkingPart(match["thinking"]))
         elif match["call"] is not None:
-            calls.append(read_tool_call(match["call"], match[0]))
+            calls.append(read_call(match["call"], match[0]))
         position = match.end()
     if position < len(text):
         parts.append(TextPart(text[position:]))
     return parts, calls
+
+
+def split_thinking(text: str) -> tuple[ContentPart, ...] | None:
+    """Text and ``<think>`` blocks in order; None when there is no such mark. White space is kept."""
+    if "<think>" not in text:
+        return None
+    parts: list[ContentPart] = []
+    position = 0
+    for match in _THINKING.finditer(text):
+        parts += [TextPart(text[position : match.start()])] if match.start() > position else []
+        parts += [ThinkingPart(match[1])] if match[1] else []
+        position = match.end()
+    return (*parts, TextPart(text[position:])) if position < len(text) else tuple(parts)
 
 
 def unterminated_block(text: str, opening: str, closing: str) -> UnparsedToolCall | None:

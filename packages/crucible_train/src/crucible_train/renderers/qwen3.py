@@ -20,7 +20,13 @@ from crucible_train.renderers.message import (
     ToolSpec,
     UnparsedToolCall,
 )
-from crucible_train.renderers.parsing import split_at_stop_token, split_blocks, unterminated_block
+from crucible_train.renderers.options import RendererOptions
+from crucible_train.renderers.parsing import (
+    read_tool_call,
+    split_at_stop_token,
+    split_blocks,
+    unterminated_block,
+)
 from crucible_train.renderers.rendered import ParseTermination, RenderContext, RenderedMessage, text_chunk
 
 __all__ = ["Qwen3DisableThinkingRenderer", "Qwen3InstructRenderer", "Qwen3Renderer", "json_tools_prompt"]
@@ -55,12 +61,12 @@ def framed(thinking: str) -> str:
     return "<think>\n" + thinking.strip("\n") + "\n</think>\n\n"
 
 
-def _call_text(call: ToolCall) -> str:
+def json_call(call: ToolCall) -> str:
     payload = {"name": call.name, "arguments": call.decoded_arguments()}
     return f"<tool_call>\n{json.dumps(payload)}\n</tool_call>"
 
 
-def _has_reasoning(message: Message) -> bool:
+def has_reasoning(message: Message) -> bool:
     """Whether there is a thinking part, or a text with a think mark in it."""
     if isinstance(message.content, str):
         return "<think>" in message.content or "</think>" in message.content
@@ -78,8 +84,14 @@ class Qwen3Renderer(Renderer):
     features: ClassVar[frozenset[Feature]] = frozenset({"parts", "thinking", "tool_calls"})
     frames_thinking: ClassVar[bool] = True
 
-    def __init__(self, tokenizer: Tokenizer, *, strip_thinking_from_history: bool = True) -> None:
-        super().__init__(tokenizer)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        options: RendererOptions | None = None,
+        *,
+        strip_thinking_from_history: bool = True,
+    ) -> None:
+        super().__init__(tokenizer, options)
         self.strip_thinking_from_history = strip_thinking_from_history
 
     @property
@@ -119,12 +131,12 @@ class Qwen3Renderer(Renderer):
         framing = self._frames(message, context)
         text = self._content(message, context, framing)
         has_text = bool(text)
-        if framing and not _has_reasoning(message):
+        if framing and not has_reasoning(message):
             text = framed("") + text.lstrip("\n")
         if message.role == "tool":
             text = f"<tool_response>\n{text}\n</tool_response>"
         if message.tool_calls:
-            text += ("\n" if has_text else "") + "\n".join(_call_text(call) for call in message.tool_calls)
+            text += ("\n" if has_text else "") + "\n".join(json_call(call) for call in message.tool_calls)
         return text
 
     def _content(self, message: Message, context: RenderContext, framing: bool) -> str:
@@ -147,8 +159,8 @@ class Qwen3Renderer(Renderer):
 
     def parse_response(self, tokens: Sequence[int]) -> tuple[Message, ParseTermination]:
         """Reasoning and text as parts, calls as calls; a cut-off answer as plain text."""
-        text, termination = split_at_stop_token(tokens, self.tokenizer, *self.stop_sequences)
-        blocks = split_blocks(text) if termination.is_clean else None
+        text, termination = split_at_stop_token(self.restored(tokens), self.tokenizer, *self.stop_sequences)
+        blocks = split_blocks(text, self.read_call) if termination.is_clean else None
         if blocks is None:
             return Message(role="assistant", content=text), termination
         parts, calls = blocks
@@ -161,6 +173,14 @@ class Qwen3Renderer(Renderer):
             unparsed_tool_calls=tuple(unparsed if dangling is None else [*unparsed, dangling]),
         )
         return message, termination
+
+    def restored(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The answer with what its prompt already held of it put back in front."""
+        return tokens
+
+    def read_call(self, text: str, raw_text: str) -> ToolCall | UnparsedToolCall:
+        """The call between two ``tool_call`` marks."""
+        return read_tool_call(text, raw_text)
 
     def _unframed(self, parts: Sequence[ContentPart]) -> list[ContentPart]:
         """Take off the line breaks that ``framed`` puts on, so that parsing undoes rendering."""

@@ -8,17 +8,42 @@ from types import MappingProxyType
 from crucible_ir.errors import AdapterError, ConfigError, nearest
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.renderers.base import Renderer
+from crucible_train.renderers.deepseek_v3 import DeepSeekV3Renderer, DeepSeekV3ThinkingRenderer
+from crucible_train.renderers.gpt_oss import (
+    GptOssHighReasoningRenderer,
+    GptOssLowReasoningRenderer,
+    GptOssMediumReasoningRenderer,
+    GptOssRenderer,
+)
 from crucible_train.renderers.llama3 import Llama3Renderer
+from crucible_train.renderers.nemotron3 import (
+    Nemotron3DisableThinkingRenderer,
+    Nemotron3PreserveThinkingRenderer,
+    Nemotron3Renderer,
+)
+from crucible_train.renderers.options import RendererOptions
 from crucible_train.renderers.qwen3 import (
     Qwen3DisableThinkingRenderer,
     Qwen3InstructRenderer,
     Qwen3Renderer,
 )
+from crucible_train.renderers.qwen3_5 import (
+    Qwen3_5DisableThinkingRenderer,
+    Qwen3_5PreserveThinkingRenderer,
+    Qwen3_5Renderer,
+)
+from crucible_train.renderers.qwen3_8 import (
+    Qwen3_8DisableThinkingRenderer,
+    Qwen3_8LowReasoningRenderer,
+    Qwen3_8MediumReasoningRenderer,
+    Qwen3_8Renderer,
+)
+from crucible_train.renderers.qwen3_vl import Qwen3VLInstructRenderer, Qwen3VLRenderer
 from crucible_train.renderers.role_colon import RoleColonRenderer
 
 __all__ = ["RendererFactory", "RendererRegistry", "get_renderer", "renderer_names"]
 
-RendererFactory = Callable[[Tokenizer], Renderer]
+RendererFactory = Callable[[Tokenizer, RendererOptions | None], Renderer]
 
 _BUILT_IN: Mapping[str, RendererFactory] = MappingProxyType(
     {
@@ -29,6 +54,24 @@ _BUILT_IN: Mapping[str, RendererFactory] = MappingProxyType(
             Qwen3Renderer,
             Qwen3DisableThinkingRenderer,
             Qwen3InstructRenderer,
+            Qwen3VLRenderer,
+            Qwen3VLInstructRenderer,
+            Qwen3_5Renderer,
+            Qwen3_5DisableThinkingRenderer,
+            Qwen3_5PreserveThinkingRenderer,
+            Qwen3_8Renderer,
+            Qwen3_8MediumReasoningRenderer,
+            Qwen3_8LowReasoningRenderer,
+            Qwen3_8DisableThinkingRenderer,
+            DeepSeekV3Renderer,
+            DeepSeekV3ThinkingRenderer,
+            GptOssRenderer,
+            GptOssLowReasoningRenderer,
+            GptOssMediumReasoningRenderer,
+            GptOssHighReasoningRenderer,
+            Nemotron3Renderer,
+            Nemotron3DisableThinkingRenderer,
+            Nemotron3PreserveThinkingRenderer,
         )
     }
 )
@@ -59,7 +102,7 @@ class RendererRegistry:
             )
         return RendererRegistry({**self._factories, name: factory})
 
-    def create(self, name: str, tokenizer: Tokenizer) -> Renderer:
+    def create(self, name: str, tokenizer: Tokenizer, options: RendererOptions | None = None) -> Renderer:
         """A renderer of this name over ``tokenizer``.
 
         Raises:
@@ -73,19 +116,19 @@ class RendererRegistry:
                 where="renderer",
                 remedy=f"did you mean {near!r}?" if near else f"valid: {', '.join(self.names)}",
             )
-        return factory(tokenizer)
+        return factory(tokenizer, options)
 
 
 _REGISTRY = RendererRegistry()
 
 
-def get_renderer(name: str, tokenizer: Tokenizer) -> Renderer:
+def get_renderer(name: str, tokenizer: Tokenizer, options: RendererOptions | None = None) -> Renderer:
     """The built-in renderer of this name over ``tokenizer``.
 
     Raises:
         ConfigError: there is none; says the nearest name.
     """
-    return _REGISTRY.create(name, tokenizer)
+    return _REGISTRY.create(name, tokenizer, options)
 
 
 def renderer_names() -> tuple[str, ...]:

@@ -10,10 +10,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crucible_train.renderers.message import Message, last_index_of
+from crucible_train.renderers.message import ImagePart, Message, last_index_of
 from crucible_train.types import Chunk, EncodedTextChunk, ModelInput
 
-__all__ = ["ParseTermination", "RenderContext", "RenderedMessage", "SupervisedExample", "text_chunk"]
+__all__ = [
+    "Mark",
+    "ParseTermination",
+    "Piece",
+    "RenderContext",
+    "RenderedMessage",
+    "SupervisedExample",
+    "text_chunk",
+]
+
+
+class Mark(str):
+    """A special token of a format, as opposed to text that may look like one."""
+
+    __slots__ = ()
+
+
+Piece = str | ImagePart
+"""Text, a ``Mark``, or an image."""
 
 
 class ParseTermination(StrEnum):
@@ -64,11 +82,12 @@ class RenderContext:
 class RenderedMessage:
     """A message's tokens: what introduces it, what its author writes, what only closes a conversation.
 
-    ``stop_overlap`` is the part of a stop sequence that the next message's header would repeat
-    (``User:`` of ``\\n\\nUser:``); it is used after the last message alone.
+    ``header`` is None where a message goes on where the one before ended. ``stop_overlap`` is the part of a
+    stop sequence that the next message's header would repeat (``User:`` of ``\\n\\nUser:``); it is used after
+    the last message alone.
     """
 
-    header: EncodedTextChunk
+    header: EncodedTextChunk | None
     output: tuple[Chunk, ...]
     stop_overlap: EncodedTextChunk | None = None
 
