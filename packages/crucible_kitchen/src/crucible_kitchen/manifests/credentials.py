@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from crucible_ir.errors import ConfigError, CrucibleError, Problem
 from crucible_ir.redaction import Redactor, is_secret_name, secrets_in
@@ -15,8 +16,22 @@ _SHORTEST = 6
 
 
 def credential_names(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of the variables of ``environ`` that hold a credential, sorted."""
-    return tuple(sorted(name for name, value in environ.items() if value and is_secret_name(name)))
+    """Names of the variables of ``environ`` that hold a credential, sorted.
+
+    A variable that holds the path of something that exists (``PWD``, a credentials file, a socket) holds none.
+    """
+    return tuple(
+        sorted(
+            name for name, value in environ.items() if value and is_secret_name(name) and not _is_path(value)
+        )
+    )
+
+
+def _is_path(value: str) -> bool:
+    try:
+        return value.startswith(("/", "~")) and Path(value).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def redactor_for(environ: Mapping[str, str], manifest: Manifest | None = None) -> Redactor:
@@ -25,7 +40,7 @@ def redactor_for(environ: Mapping[str, str], manifest: Manifest | None = None) -
     It knows the values of variables named like credentials (``HF_TOKEN``, ``TINKER_API_KEY``, ``*_API_KEY``,
     ``*_TOKEN``, ``*_SECRET`` …) and of every variable that ``manifest`` refers to.
     """
-    secrets = set(secrets_in(environ))
+    secrets = set(secrets_in({name: environ[name] for name in credential_names(environ)}))
     if manifest is not None:
         for choice in manifest.ports.values():
             referred = (environ.get(v["env"], "") for v in choice.options.values() if is_reference(v))
