@@ -24,7 +24,11 @@ def _counts(total: int, parts: Mapping[str, int | float | None]) -> dict[str, in
             where="splits",
             remedy="give one of them a size",
         )
-    shares = [(name, Fraction(str(size))) for name, size in parts.items() if isinstance(size, float)]
+    shares = [
+        (name, Fraction(size).limit_denominator(10**9))
+        for name, size in parts.items()
+        if isinstance(size, float) and 0 < size <= 1
+    ]
     for name, size in parts.items():
         if (
             isinstance(size, bool)

@@ -41,7 +41,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
 )
 """Role names of data sets and what they mean here."""
 
-_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):(?= |\n|\Z)")
+_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
 class Unfit(Exception):
