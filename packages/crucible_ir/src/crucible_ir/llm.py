@@ -192,7 +192,7 @@ class Prompt(Contract):
     ) -> ToolChoiceMode | NamedTool:
         names = [tool.name for tool in info.data.get("tools", ())]
         if isinstance(choice, NamedTool) and "tools" in info.data and choice.name not in names:
-            known = [*names, *ToolChoiceMode]
+            known = [*names, *(mode.value for mode in ToolChoiceMode)]
             near = nearest(choice.name, known)
             hint = f"did you mean {near!r}?" if near else f"valid: {', '.join(known)}"
             raise ValueError(f"no tool and no mode is called {choice.name!r}; {hint}")

@@ -26,6 +26,8 @@ class Place:
     """Names of the fields of the model that holds the last key; empty when a model does not hold it."""
     union: Location | None
     """Where a choice without discriminator was made on the way, if there was one."""
+    kinds: tuple[str, ...] = ()
+    """What the discriminator of the value here may be; empty when there is none."""
 
 
 def dotted(where: str, keys: Location) -> str:
@@ -50,10 +52,16 @@ def _bare(annotation: Any, discriminator: Any = None) -> tuple[Any, Any]:
             return annotation, discriminator
 
 
-def _members(annotation: Any) -> list[Any]:
-    if get_origin(annotation) not in (Union, UnionType):
-        return [annotation]
-    return [member for member in get_args(annotation) if member is not type(None)]
+def _members(annotation: Any, discriminator: Any) -> tuple[list[Any], Any]:
+    """What the type chooses between (itself alone when it is no choice), None left out, and the discriminator."""
+    while True:
+        annotation, discriminator = _bare(annotation, discriminator)
+        if get_origin(annotation) not in (Union, UnionType):
+            return [annotation], discriminator
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if len(members) != 1:
+            return members, discriminator
+        annotation = members[0]
 
 
 def _is_model(annotation: Any) -> bool:
@@ -100,8 +108,7 @@ def place_of(model: type[BaseModel], loc: Location) -> Place:
     for part in loc:
         if part == "[key]":
             continue
-        bare, discriminator = _bare(current, discriminator)
-        members = _members(bare)
+        members, discriminator = _members(current, discriminator)
         if len(members) > 1:
             if discriminator is None:
                 union = tuple(keys)
@@ -110,10 +117,12 @@ def place_of(model: type[BaseModel], loc: Location) -> Place:
                 current = next((m for m in members if part in _tags(m, discriminator)), None)
             discriminator = None
             continue
-        bare, discriminator = _bare(members[0], discriminator)
+        bare = members[0]
         keys.append(part)
         fields = tuple(bare.model_fields) if _is_model(bare) else ()
         field = bare.model_fields.get(str(part)) if _is_model(bare) else None
         discriminator = field.discriminator if field is not None else None
         current = field.annotation if field is not None else _item(bare, part)
-    return Place(keys=tuple(keys), fields=fields, union=union)
+    members, discriminator = _members(current, discriminator)
+    kinds = [str(tag) for member in members for tag in _tags(member, discriminator)]
+    return Place(keys=tuple(keys), fields=fields, union=union, kinds=tuple(kinds))

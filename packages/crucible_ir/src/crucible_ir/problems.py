@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence, Sized
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -56,7 +57,7 @@ def _said(error: Any, place: Place) -> tuple[str, str]:
         case "missing":
             return "missing", "give a value"
         case "union_tag_not_found":
-            return "missing", f"valid: {', '.join(_quoted(context.get('discriminator')))}"
+            return "missing", f"valid: {', '.join(place.kinds)}"
         case "union_tag_invalid":
             tag = context["tag"]
             return f"unknown kind {tag!r}", _did_you_mean(tag, _quoted(context["expected_tags"]))
@@ -87,7 +88,7 @@ def _keys_of(error: Any, model: type[BaseModel]) -> Place:
     if error["type"] not in ("union_tag_invalid", "union_tag_not_found"):
         return place
     names = _quoted(error["ctx"]["discriminator"])
-    return Place(keys=(*place.keys, *names), fields=(), union=place.union)
+    return replace(place, keys=(*place.keys, *names))
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], *, where: str = "") -> ConfigError:

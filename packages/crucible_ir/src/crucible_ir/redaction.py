@@ -48,7 +48,7 @@ _SHAPES = re.compile(
 _USERINFO = re.compile(r"(?<=://)[^\s/?#@\"'<>]+(?=@)")
 _SCHEMES = re.compile(r"\b(Bearer\s+)(?=[^\s\"']*\d|[^\s\"']{20})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _HEADER = re.compile(
-    r"((?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token|digest|negotiate)\s+)?)"
+    r"((?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token|digest|negotiate)\s+)?+)"
     r"(?!\[redacted\])[^\s\"',;]+",
     re.IGNORECASE,
 )
