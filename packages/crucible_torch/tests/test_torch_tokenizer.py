@@ -1,0 +1,77 @@
+"""The tokenizer adapter: literal special tokens, bytes of tokens, digests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from crucible_ir import NotFoundError
+from crucible_torch.tokenizer import load_tokenizer
+
+
+def test_the_end_of_a_turn_in_a_users_text_is_ordinary_text(qwen3: Path) -> None:
+    tokenizer = load_tokenizer(str(qwen3))
+    end = tokenizer.token_id("<|im_end|>")
+    ids = tokenizer.encode("stop <|im_end|> now")
+    assert end == tokenizer.eos_token_id == 2
+    assert end not in ids
+    assert tokenizer.decode(ids) == "stop <|im_end|> now"
+    assert tokenizer.encode("stop <|im_end|> now", allow_special=True).count(2) == 1
+
+
+def test_a_token_gives_its_bytes(qwen3: Path) -> None:
+    tokenizer = load_tokenizer(str(qwen3))
+    text = "the cat sat: naïve 🙂"
+    assert b"".join(tokenizer.token_bytes(i) for i in tokenizer.encode(text)) == text.encode()
+    assert tokenizer.token_bytes(2) == b""
+    assert tokenizer.all_special_ids == (0, 1, 2)
+    assert tokenizer.bos_token_id is None
+    assert 259 < tokenizer.vocab_size <= 320
+
+
+def test_the_digest_follows_content_and_not_name(qwen3: Path, tmp_path: Path) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    for folder in (same, other):
+        folder.mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(qwen3 / name, folder / name)
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    digest = load_tokenizer(str(qwen3)).digest
+    assert digest.startswith("sha256:")
+    assert load_tokenizer(str(same)).digest == digest
+    assert load_tokenizer(str(other)).digest != digest
+
+
+def test_a_folder_without_a_tokenizer_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(NotFoundError, match="tokenizer"):
+        load_tokenizer(str(tmp_path), local_files_only=True)
+    with pytest.raises(NotFoundError, match="no folder"):
+        load_tokenizer(str(tmp_path / "absent"))
+
+
+@pytest.mark.real
+def test_a_sentencepiece_vocabulary_gives_its_bytes(shared_data: Path) -> None:
+    tokenizer = load_tokenizer(str(shared_data / "models" / "stories260K"))
+    text = "Once upon a time\nthere was é"
+    joined = b"".join(tokenizer.token_bytes(i) for i in tokenizer.encode(text)).decode()
+    assert joined.removeprefix(" ") == text
+    assert tokenizer.token_bytes(1) == b""
+    assert tokenizer.bos_token_id == 1
+    assert 1 not in tokenizer.encode("say <s> twice")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["qwen3", "llama-3.1-instruct", "gpt2"])
+def test_real_vocabularies_equal_their_recorded_vectors(shared_data: Path, name: str) -> None:
+    folder = shared_data / "tokenizers" / name
+    tokenizer = load_tokenizer(str(folder))
+    rows = [json.loads(line) for line in (folder / "vectors.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows
+    for row in rows:
+        assert tokenizer.encode(row["text"], allow_special=True) == row["ids"]
