@@ -124,7 +124,8 @@ def test_overrides_choose_adapters_and_lay_options_over() -> None:
     )
     changed = base.with_overrides(
         BackendRef(
-            adapters={"metrics_store": "sqlite", "blob_store": "local"}, options={"blob_store": {"root": "/c"}}
+            adapters={"metrics_store": "sqlite", "blob_store": "local"},
+            options={"blob_store": {"root": "/c"}},
         )
     )
     assert changed.ports["metrics_store"] == AdapterChoice(adapter="sqlite")

@@ -45,7 +45,9 @@ def store(home: Path) -> RunStore:
 def test_run_ids_have_time_and_eight_hex_digits() -> None:
     assert new_run_id(lambda: 1767225600.9, lambda n: "ab" * n) == "run_1767225600_abababab"
     assert is_run_id(new_run_id(lambda: 1.0))
-    assert not any(map(is_run_id, ["run_1_ABCDEF01", "run_1_0123", "x", "run_1_01234567\n", "../run_1_01234567"]))
+    assert not any(
+        map(is_run_id, ["run_1_ABCDEF01", "run_1_0123", "x", "run_1_01234567\n", "../run_1_01234567"])
+    )
 
 
 def test_the_home_is_the_variable_or_a_folder_of_the_user(tmp_path: Path) -> None:
@@ -78,7 +80,9 @@ def test_a_key_gives_the_same_run_and_refuses_another_experiment(store: RunStore
     options = CreateOptions(idempotency_key="k")
     first = store.create(experiment(), MANIFEST, options)
     assert store.create(experiment(), MANIFEST, options).run_id == first.run_id
-    with pytest.raises(ConflictError, match=f"'k' belongs to {first.run_id}, which has another configuration"):
+    with pytest.raises(
+        ConflictError, match=f"'k' belongs to {first.run_id}, which has another configuration"
+    ):
         store.create(experiment(turns=9), MANIFEST, options)
     assert len(store.records().records) == 1
 
@@ -190,7 +194,9 @@ def test_a_folder_without_a_log_is_no_run(home: Path) -> None:
 # --- the index ---------------------------------------------------------------------------------------------
 
 
-def test_records_come_newest_first_and_only_growth_is_read(home: Path, store: RunStore, experiment: Make) -> None:
+def test_records_come_newest_first_and_only_growth_is_read(
+    home: Path, store: RunStore, experiment: Make
+) -> None:
     runs = [store.create(experiment(), MANIFEST) for _ in range(3)]
     assert [r.run_id for r in store.records().records] == [run.run_id for run in reversed(runs)]
     runs[0].append(EventType.RUN_STARTED)
@@ -271,7 +277,9 @@ def test_a_torn_last_line_is_left_out_and_then_cut(store: RunStore, experiment: 
 
 
 @pytest.mark.parametrize("line", [b"not json\n", b'{"seq": 2}\n'])
-def test_a_damaged_log_is_listed_apart_and_stops_nobody(store: RunStore, experiment: Make, line: bytes) -> None:
+def test_a_damaged_log_is_listed_apart_and_stops_nobody(
+    store: RunStore, experiment: Make, line: bytes
+) -> None:
     good, bad = store.create(experiment(), MANIFEST), store.create(experiment(), MANIFEST)
     with bad.events_path.open("ab") as stream:
         stream.write(line)
@@ -288,7 +296,9 @@ def test_an_illegal_life_is_damage(store: RunStore, experiment: Make) -> None:
     assert "from created to completed" in store.records().damaged[0].damage
 
 
-def test_folders_and_files_that_are_no_runs_are_passed_over(home: Path, store: RunStore, experiment: Make) -> None:
+def test_folders_and_files_that_are_no_runs_are_passed_over(
+    home: Path, store: RunStore, experiment: Make
+) -> None:
     store.create(experiment(), MANIFEST)
     (home / "runs" / "run_7_0000abcd").mkdir()
     (home / "runs" / "run_8_0000abcd").write_text("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mimetypes
 import shutil
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ def copy_artifact(run: RunFolder, artifact: str, destination: Path) -> Path:
         draft.rename(target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise StorageError(
             what=f"{target} cannot be written: {error.strerror or error}",
             where="destination",

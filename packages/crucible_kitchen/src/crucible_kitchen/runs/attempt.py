@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,21 +226,23 @@ async def _interruptible(work: Callable[[], Awaitable[Outcome]]) -> Outcome:
     outcome: list[Outcome] = []
     error: list[BaseException] = []
     signals: list[int] = []
+    with ExitStack() as listening:
+        received = listening.enter_context(anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
 
-    async def watch(group: anyio.abc.TaskGroup) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async def watch(group: anyio.abc.TaskGroup) -> None:
             async for number in received:
                 signals.append(number)
+                listening.close()
                 group.cancel_scope.cancel()
                 return
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, group)
-        try:
-            outcome.append(await work())
-        except Exception as failure:  # noqa: BLE001 - handed on below, outside the task group
-            error.append(failure)
-        group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, group)
+            try:
+                outcome.append(await work())
+            except Exception as failure:  # noqa: BLE001 - handed on below, outside the task group
+                error.append(failure)
+            group.cancel_scope.cancel()
     if error and not signals:
         raise error[0]
     if outcome:
