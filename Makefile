@@ -10,6 +10,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 PYTEST_ARGS ?=
+HUSH := $(if $(wildcard .venv),--quiet)  # the first installation shows what it does
 SOURCES := $(wildcard packages/*/src)
 
 # What pip is told about this machine, uv hears too.
@@ -59,7 +60,7 @@ lock: $(filter $(OWN_UV),$(UV_BIN))
 
 .PHONY: sync
 sync: lock  ## install everything, for work on Crucible
-	@"$(UV)" sync --locked --all-packages --quiet
+	@"$(UV)" sync --locked --all-packages $(HUSH)
 
 .PHONY: pins
 pins: sync  ## write the pins after a dependency was added or removed (versions that are there stay)
@@ -69,7 +70,7 @@ pins: sync  ## write the pins after a dependency was added or removed (versions 
 
 .PHONY: quickstart
 quickstart: lock  ## train the bundled tiny model and see what it learned
-	@"$(UV)" sync --locked --inexact --no-dev --package crucible-cookbook --extra quickstart --quiet
+	@"$(UV)" sync --locked --inexact --no-dev --package crucible-cookbook --extra quickstart $(HUSH)
 	@"$(UV)" run --no-sync crucible quickstart
 
 .PHONY: test
