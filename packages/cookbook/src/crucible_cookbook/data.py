@@ -44,6 +44,8 @@ class ConversationData(Contract):
 
     def held_out(self) -> DatasetRef | None:
         """The held-out rows, or None when there are none."""
+        if (self.eval_path or self.path) == BUNDLED and not self.test_size:
+            return self._ref(BUNDLED, "train", role="test", limit=self.eval_limit)
         if self.eval_split is not None or self.eval_path is not None:
             split = self.eval_split or self.split
             return self._ref(self.eval_path or self.path, split, role="test", limit=self.eval_limit)

@@ -42,7 +42,7 @@ class ChatSlConfig(SupervisedConfig):
             case "tulu3":
                 data = _TULU3
             case name if name == BUNDLED:
-                data = ConversationData(path=BUNDLED, eval_path=BUNDLED)
+                data = ConversationData(path=BUNDLED)
             case path:
                 data = ConversationData(path=path, test_size=self.test_size)
         return data.model_copy(

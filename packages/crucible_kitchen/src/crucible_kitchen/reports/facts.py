@@ -13,7 +13,7 @@ from crucible_ir import ExampleResult, Experiment, MetricRow
 if TYPE_CHECKING:
     from crucible_stats import PairedDifference
 
-__all__ = ["Gain", "ReportFacts", "SamplePair", "gather", "held_out_gain"]
+__all__ = ["Gain", "ReportFacts", "SamplePair", "gather", "held_out_gain", "sample_pairs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def gather(
         provenance=provenance,
         rows=rows,
         gain=held_out_gain(run_dir),
-        samples=_samples(run_dir),
+        samples=sample_pairs(run_dir),
         weights=weights,
     )
 
@@ -113,7 +113,8 @@ def _step(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
 
 
-def _samples(run_dir: Path) -> list[SamplePair]:
+def sample_pairs(run_dir: Path) -> list[SamplePair]:
+    """Answers of the last sampling, beside those of the first where there are two."""
     files = sorted((run_dir / "results").glob("samples_*.jsonl"))
     if not files:
         return []
