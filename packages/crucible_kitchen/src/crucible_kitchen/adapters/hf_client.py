@@ -183,7 +183,8 @@ def _of_datasets(error: BaseException, where: str, page: str) -> CrucibleError |
         return DataError(
             what="it holds no data files that can be read", where=where, remedy="name another dataset"
         )
-    if names & {"DatasetGenerationError", "FileFormatError", "DatasetBuildError"}:
+    unreadable = any(kind.__module__.partition(".")[0] == "pyarrow" for kind in type(error).__mro__)
+    if unreadable or names & {"DatasetGenerationError", "FileFormatError", "DatasetBuildError"}:
         deepest = list(_chain(error))[-1]
         return DataError(
             what=f"its data cannot be read ({_clean(str(deepest))})", where=where, remedy="check the files"

@@ -18,6 +18,7 @@ from crucible_datasets import (
     snapshot_of,
     snapshot_of_stream,
 )
+from crucible_datasets.files import dataset_files
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, Row
 from crucible_kitchen.adapters.hf_client import HubErrors, NoProgressBars, hub_token, missing_sdk
 
@@ -141,6 +142,8 @@ class HuggingFaceDatasetStore:
                 raise ValueError(f'Unknown split "{ref.split}". Should be one of {list(saved)}.')
             return saved[ref.split], ref
         given: dict[str, Any] = {"split": ref.split, "streaming": ref.streaming, "cache_dir": self._cache_dir}
+        if here and path.is_file():
+            dataset_files(path, ref)
         with NoProgressBars(datasets.utils), NoProgressBars(huggingface_hub.utils):
             if here and path.is_file():
                 given["data_files"] = {ref.split: str(path)}
