@@ -38,7 +38,9 @@ def write_tokenizer(folder: Path) -> None:
         show_progress=False,
     )
     backend.train_from_iterator(["the cat sat on the mat and the dog ran"] * 50, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     fast.save_pretrained(folder)
 
 

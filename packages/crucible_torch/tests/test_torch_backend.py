@@ -38,7 +38,7 @@ def edited(model: Path, folder: Path, **changes: Any) -> Path:
 
 def test_making_a_backend_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from crucible_torch import LocalBackend; b = LocalBackend(device='cpu');"
+        "import sys; from crucible_torch import LocalBackend; b = LocalBackend();"
         "b.capabilities();"
         "print(sorted({'torch', 'transformers', 'peft', 'safetensors'} & set(sys.modules)))"
     )
@@ -57,7 +57,9 @@ def test_checking_a_folder_imports_no_torch(qwen3: Path, tmp_path: Path) -> None
     assert done.stdout.strip() == "False"
 
 
-def test_the_base_is_loaded_once_and_never_changes(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
+def test_the_base_is_loaded_once_and_never_changes(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
     def base_digest(client: Any) -> str:
         content = hashlib.sha256()
         for name, tensor in sorted(client._trainer.model.module.state_dict().items()):
@@ -88,7 +90,9 @@ def test_full_finetuning_leaves_the_shared_base_as_it_is(
     assert adapter.forward(DATA).result() == before
 
 
-def test_the_seed_of_the_adapter_decides_its_start(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
+def test_the_seed_of_the_adapter_decides_its_start(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
     def start(**changes: Any) -> Any:
         client: Any = asyncio.run(backend.create_training_client(spec_for(qwen3, tmp_path, **changes)))
         leaves = client._trainer.weights.leaves
@@ -107,7 +111,9 @@ def test_the_kinds_of_layers_are_those_that_were_asked_for(
     backend: LocalBackend, qwen3: Path, tmp_path: Path
 ) -> None:
     def trained(**flags: bool) -> set[str]:
-        lora = LoraConfig(rank=4, **{"train_attn": False, "train_mlp": False, "train_unembed": False, **flags})
+        lora = LoraConfig(
+            rank=4, **{"train_attn": False, "train_mlp": False, "train_unembed": False, **flags}
+        )
         client: Any = asyncio.run(backend.create_training_client(spec_for(qwen3, tmp_path, lora=lora)))
         return {name.split(".lora_")[0].rpartition(".")[2] for name in client._trainer.weights.leaves}
 
@@ -246,7 +252,11 @@ def test_automatic_choice_on_a_machine_without_gpu_is_exact(
     assert choose_device("auto").type == "cpu"
     assert choose_dtype(choose_device("auto"), "auto", "auto") == torch.float32
     assert choose_dtype(choose_device("auto"), "auto", "bfloat16") == torch.bfloat16
+    monkeypatch.setattr("crucible_torch.backend._GPU_DEVICE", Path("no-such-device"))
     assert make_backend(device="auto").capabilities().exact_resume
+    monkeypatch.setattr("crucible_torch.backend._GPU_DEVICE", Path(__file__))
+    assert not make_backend(device="auto").capabilities().exact_resume
+    assert make_backend(device="cpu").capabilities().exact_resume
 
 
 def test_a_closed_backend_takes_no_more_work(qwen3: Path, tmp_path: Path) -> None:

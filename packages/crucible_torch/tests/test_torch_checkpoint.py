@@ -171,7 +171,9 @@ def test_a_name_that_is_no_file_name_is_refused(
         client.save_state(name).result()
 
 
-@pytest.mark.parametrize("victim", ["adapter.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "victim", ["adapter.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_a_damaged_checkpoint_is_named_and_present_weights_stay(
     backend: LocalBackend, qwen3: Path, tmp_path: Path, victim: str, harm: str
@@ -223,7 +225,9 @@ def test_a_checkpoint_of_another_rank_is_refused(backend: LocalBackend, qwen3: P
         full.load_state(ref).result()
 
 
-def test_weights_alone_load_with_a_fresh_optimizer(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
+def test_weights_alone_load_with_a_fresh_optimizer(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
     client = make_client(backend, qwen3, tmp_path)
     train(client, 2)
     ref = client.save_weights_for_sampler("w").result()
@@ -312,5 +316,3 @@ def test_loading_drops_gradients_that_wait(backend: LocalBackend, qwen3: Path, t
     client.forward_backward(DATA).result()
     client.load_state(ref).result()
     assert client._trainer.gradients.take() == {}
-
-

@@ -120,7 +120,9 @@ def test_gradients_of_an_adapter_equal_float64_autograd(
     for name, leaf in plain.items():
         assert leaf.grad is not None
         scale = leaf.grad.abs().max().item()
-        np.testing.assert_allclose(found[name].double().numpy(), leaf.grad.numpy(), atol=3e-6 * scale, rtol=1e-4)
+        np.testing.assert_allclose(
+            found[name].double().numpy(), leaf.grad.numpy(), atol=3e-6 * scale, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("budget", [4096, 1])

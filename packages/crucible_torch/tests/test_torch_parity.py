@@ -33,12 +33,17 @@ def plain_model(folder: Path, spec: TrainingSpec, leaves: dict[str, torch.Tensor
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     if spec.lora is None:
         return model
     paths = sorted({name.rsplit(".lora_", 1)[0] for name in leaves})
     settings = PeftConfig(
-        r=spec.lora.rank, lora_alpha=spec.lora.alpha, target_modules=paths, lora_dropout=0.0  # type: ignore[arg-type]
+        r=spec.lora.rank,
+        lora_alpha=spec.lora.alpha,
+        target_modules=paths,
+        lora_dropout=0.0,  # type: ignore[arg-type]
     )
     wrapped: Any = get_peft_model(model, settings).eval()
     own = dict(wrapped.named_parameters())
@@ -112,7 +117,9 @@ def test_training_equals_a_plain_loop(
 
 
 @pytest.mark.parametrize(
-    "lora", [LoraConfig(rank=8), LoraConfig(rank=8, train_mlp=False, train_unembed=False)], ids=["all", "attn"]
+    "lora",
+    [LoraConfig(rank=8), LoraConfig(rank=8, train_mlp=False, train_unembed=False)],
+    ids=["all", "attn"],
 )
 @pytest.mark.real
 def test_training_a_real_model_on_real_text_equals_a_plain_loop(

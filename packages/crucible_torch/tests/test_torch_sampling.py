@@ -61,7 +61,7 @@ def test_top_k_keeps_the_k_greatest() -> None:
 def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     scores = np.log([0.1, 0.4, 0.2, 0.3]).tolist()
     draws = np.linspace(0, 0.9999, 100)
-    assert {chosen(scores, draw, top_p=0.4) for draw in draws} == {1}
+    assert {chosen(scores, draw, top_p=0.39) for draw in draws} == {1}
     assert {chosen(scores, draw, top_p=0.41) for draw in draws} == {1, 3}
     assert {chosen(scores, draw, top_p=0.95) for draw in draws} == {0, 1, 2, 3}
     assert {chosen(scores, draw, top_p=0.6, top_k=3) for draw in draws} == {1, 3}
@@ -93,16 +93,16 @@ def test_a_choice_is_among_the_allowed_and_alone_in_its_row(
     if top_k != -1:
         assert sum(score > row[0, token] for score in row[0]) < top_k
     noise = torch.flip(row, dims=[1])
-    together = choose_tokens(
-        torch.cat([noise, row]), torch.tensor([0.3, draw], dtype=torch.float64), params
-    )
+    together = choose_tokens(torch.cat([noise, row]), torch.tensor([0.3, draw], dtype=torch.float64), params)
     assert int(together[1]) == token
 
 
 # --- stopping ----------------------------------------------------------------------------------------------
 
 
-def test_a_stop_string_ends_where_it_appears(backend: LocalBackend, qwen3: Path, sampler: SamplingClient) -> None:
+def test_a_stop_string_ends_where_it_appears(
+    backend: LocalBackend, qwen3: Path, sampler: SamplingClient
+) -> None:
     tokenizer = asyncio.run(backend.load_tokenizer(str(qwen3)))
     free = SamplingParams(max_tokens=40, seed=2, stop=[])
     tokens = sampler.sample(PROMPT, free).result().sequences[0].tokens

@@ -120,7 +120,9 @@ def test_log_probabilities_are_computed_where_weights_are(
         torch.testing.assert_close(grad, grads[1][name], atol=1e-4, rtol=1e-4)
 
 
-def test_data_without_any_weight_has_a_loss_of_zero(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
+def test_data_without_any_weight_has_a_loss_of_zero(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
     client = make_client(backend, qwen3, tmp_path)
     datum = make_datum([5, 6, 7, 8], prompt=4)
     assert datum.num_loss_tokens == 0
@@ -168,8 +170,16 @@ def test_a_custom_loss_over_several_micro_batches_equals_one(
     [
         (lambda lps: CustomLoss(loss=0.0, gradients=[], metrics={}), DataError, "0 gradients for 5"),
         (lambda lps: CustomLoss(loss=0.0, gradients=[lp[1:] for lp in lps], metrics={}), DataError, "shape"),
-        (lambda lps: CustomLoss(loss=0.0, gradients=[lp * np.nan for lp in lps], metrics={}), TrainError, "finite"),
-        (lambda lps: CustomLoss(loss=0.0, gradients=[lp + 1 for lp in lps], metrics={}), DataError, "weight 0"),
+        (
+            lambda lps: CustomLoss(loss=0.0, gradients=[lp * np.nan for lp in lps], metrics={}),
+            TrainError,
+            "finite",
+        ),
+        (
+            lambda lps: CustomLoss(loss=0.0, gradients=[lp + 1 for lp in lps], metrics={}),
+            DataError,
+            "weight 0",
+        ),
     ],
 )
 def test_a_broken_custom_loss_is_named_and_leaves_no_gradient(
@@ -189,7 +199,9 @@ def test_a_custom_loss_without_weights_reaches_every_position(
     client = make_client(backend, qwen3, tmp_path)
     out = client.forward_backward_custom(
         bare,
-        lambda data, lps: CustomLoss(loss=1.0, gradients=[np.ones_like(lp) for lp in lps], metrics={"x:mean": 2.0}),
+        lambda data, lps: CustomLoss(
+            loss=1.0, gradients=[np.ones_like(lp) for lp in lps], metrics={"x:mean": 2.0}
+        ),
     ).result()
     assert all((lp < 0).all() for lp in out.logprobs)
     assert out.metrics["x:mean"] == 2
@@ -223,7 +235,11 @@ def bad(tokens: Sequence[int], **inputs: Any) -> Datum:
         (bad([5, 6], target_tokens=[5, -2], weights=[1.0, 1.0]), DataError, r"target_tokens has id -2"),
         (bad([5, 6], target_tokens=[5, 5]), DataError, r"data\[1\].*'weights'"),
         (bad([5, 6], target_tokens=[[5, 5], [6, 6]], weights=[1.0, 1.0]), DataError, "one weight per target"),
-        (bad([5, 6], target_tokens=np.ones((2, 2, 2), int), weights=[1.0, 1.0]), DataError, r"\(N,\) or \(N, K\)"),
+        (
+            bad([5, 6], target_tokens=np.ones((2, 2, 2), int), weights=[1.0, 1.0]),
+            DataError,
+            r"\(N,\) or \(N, K\)",
+        ),
         (bad([], target_tokens=np.ones(0, int), weights=np.ones(0)), DataError, "empty example"),
     ],
 )
@@ -294,7 +310,12 @@ def test_steps_equal_those_of_torch() -> None:
     optimizer, plain = AdamW(ours), torch.optim.AdamW(theirs, lr=1.0)
     for step in range(20):
         params = AdamParams(
-            learning_rate=0.01 * (step + 1), beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.1, grad_clip_norm=2.0
+            learning_rate=0.01 * (step + 1),
+            beta1=0.8,
+            beta2=0.9,
+            eps=1e-6,
+            weight_decay=0.1,
+            grad_clip_norm=2.0,
         )
         grads = [torch.randn(p.shape, generator=generator) for p in theirs]
         norm = optimizer.step(dict(zip(ours, [g.clone() for g in grads], strict=True)), params)
@@ -311,7 +332,9 @@ def test_steps_equal_those_of_torch() -> None:
 
 def test_a_first_step_moves_by_the_learning_rate() -> None:
     weights = {"w": torch.tensor([1.0, -2.0, 0.5])}
-    norm = AdamW(weights).step({"w": torch.tensor([3.0, -4.0, 0.0])}, AdamParams(learning_rate=0.1, eps=1e-12))
+    norm = AdamW(weights).step(
+        {"w": torch.tensor([3.0, -4.0, 0.0])}, AdamParams(learning_rate=0.1, eps=1e-12)
+    )
     assert norm == 5
     torch.testing.assert_close(weights["w"], torch.tensor([0.9, -1.9, 0.5]))
 
@@ -350,7 +373,11 @@ def test_bfloat16_keeps_float32_masters_and_follows_float32(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [LoraConfig(rank=4), None], ids=["adapter", "full"])
 def test_a_gpu_follows_the_cpu(
-    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path, lora: LoraConfig | None, dtype: str
+    make_backend: Callable[..., LocalBackend],
+    qwen3: Path,
+    tmp_path: Path,
+    lora: LoraConfig | None,
+    dtype: str,
 ) -> None:
     losses = []
     for device in ("cpu", "cuda"):

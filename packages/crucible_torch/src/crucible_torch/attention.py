@@ -105,35 +105,29 @@ def attend(
         return _decode(query, *seen, scaling, sliding_window), None
     if crucible_plan.store is not None:
         crucible_plan.store.fill(module.layer_idx, key, value)
-    pieces = [_run(query, key, value, run, (scaling, sliding_window)) for run in crucible_plan.runs]
+    runs = crucible_plan.runs
+    sizes = [run.count * run.length for run in runs]
+    parts = zip(*(t[0].transpose(0, 1).split_with_sizes(sizes) for t in (query, key, value)), strict=True)
+    pieces = [_run(run, part, (scaling, sliding_window)) for run, part in zip(runs, parts, strict=True)]
     joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=0)
     return joined.unsqueeze(0), None
 
 
-def _run(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    run: Run,
-    settings: tuple[float | None, int | None],
-) -> torch.Tensor:
-    """Attention within each sequence of a run, as [tokens of the run, heads, head_dim]."""
+def _run(run: Run, part: tuple[torch.Tensor, ...], settings: tuple[float | None, int | None]) -> torch.Tensor:
+    """Attention within each sequence of a run: query, key, value as [tokens of the run, heads, head_dim]."""
     scaling, window = settings
-    end = run.start + run.count * run.length
-
-    def sequences(packed: torch.Tensor) -> torch.Tensor:
-        rows = packed[0, :, run.start : end].transpose(0, 1)
-        return rows.reshape(run.count, run.length, rows.shape[1], rows.shape[2]).transpose(1, 2)
-
+    query, key, value = (
+        t.reshape(run.count, run.length, t.shape[1], t.shape[2]).transpose(1, 2) for t in part
+    )
     mask = None
     if window is not None and window < run.length:
         place = torch.arange(run.length, device=query.device)
         back = place[:, None] - place[None, :]
         mask = (back >= 0) & (back < window)
     out = scaled_dot_product_attention(
-        sequences(query),
-        sequences(key),
-        sequences(value),
+        query,
+        key,
+        value,
         attn_mask=mask,
         is_causal=mask is None,
         scale=scaling,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
+_GPU_DEVICE = Path("/dev/nvidiactl")
+
 
 class LocalBackend:
     """Trains and samples ``transformers`` causal language models on this machine.
@@ -64,7 +66,7 @@ class LocalBackend:
 
     def capabilities(self) -> BackendCapabilities:
         """What this engine can promise; ``deterministic`` and ``exact_resume`` hold on a CPU in float32."""
-        on_cpu = self._settings.device == "cpu"
+        exact = not _may_use_gpu(self._settings.device)
         return BackendCapabilities(
             name="local",
             losses=frozenset(LOSSES),
@@ -73,8 +75,8 @@ class LocalBackend:
             sampling=True,
             prompt_logprobs=True,
             images=False,
-            deterministic=on_cpu or self._device_type() == "cpu",
-            exact_resume=on_cpu or self._device_type() == "cpu",
+            deterministic=exact,
+            exact_resume=exact,
         )
 
     def check(self, spec: TrainingSpec) -> None:
@@ -153,11 +155,6 @@ class LocalBackend:
                 base_model, local_files_only=self._settings.local_files_only
             )
         return self._tokenizers[base_model]
-
-    def _device_type(self) -> str:
-        if self._settings.device != "auto":
-            return self._settings.device
-        return self._device().type
 
     def _device(self) -> torch.device:
         import torch
@@ -238,3 +235,8 @@ class LocalBackend:
             return export_adapter(checkpoint, destination)
         model = self._load(base, checkpoint.state["dtype"], shared=False)
         return export_merged(model, checkpoint, destination)
+
+
+def _may_use_gpu(device: DeviceName) -> bool:
+    """Whether work may land on a GPU, told without importing torch."""
+    return device == "cuda" or (device == "auto" and _GPU_DEVICE.exists())

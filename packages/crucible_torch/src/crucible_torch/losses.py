@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from crucible_ir.errors import ConfigError, DataError, nearest
 from crucible_torch.packing import Example
+from crucible_train.losses import cross_entropy
 from crucible_train.types import LossConfig
 
 __all__ = ["LOSSES", "Loss", "LossTerm", "find_loss"]
@@ -71,8 +72,8 @@ class Loss:
 def _cross_entropy(example: Example, logprobs: FloatArray, config: LossConfig) -> LossTerm:
     """−Σ w·lp over tokens (and over K targets of a position)."""
     weights = np.zeros_like(logprobs) if example.weights is None else example.weights
-    counted = weights != 0
-    value = -float(np.dot(weights[counted].astype(np.float64), logprobs[counted].astype(np.float64)))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is named by the caller
+        value = cross_entropy(logprobs, weights).loss
     return LossTerm(value=value, gradient=-weights)
 
 
