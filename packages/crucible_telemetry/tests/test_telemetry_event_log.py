@@ -103,6 +103,12 @@ def test_a_corrupt_line_in_the_middle_is_named(path, change, says):
     assert str(path) in str(caught.value)
 
 
+def test_an_event_of_a_newer_schema_is_refused_with_the_remedy(path):
+    path.write_bytes(filled(path, 1).replace(b'"schema_version":1', b'"schema_version":99'))
+    with pytest.raises(IntegrityError, match="line 1 is not an event .*upgrade crucible-ir"):
+        open_log(path).read()
+
+
 def test_appending_after_a_corrupt_last_line_is_refused_and_names_it(path):
     before = filled(path, 3)
     path.write_bytes(before + b"garbage\n")

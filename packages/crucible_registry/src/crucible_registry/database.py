@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from crucible_ir.errors import ConflictError, IntegrityError, StorageError
 
 __all__ = ["Database"]
 
+_PAUSE_S = 0.005
 _TABLES = """
 CREATE TABLE IF NOT EXISTS refs (
     node INTEGER PRIMARY KEY,
@@ -98,18 +100,27 @@ class Database:
                     where=str(self.path.parent),
                     remedy="make the folder writable",
                 ) from error
-            db = sqlite3.connect(
-                self.path, timeout=self._lock_timeout_s, isolation_level=None, check_same_thread=False
-            )
-            try:
-                db.execute("PRAGMA journal_mode = WAL").fetchall()
-                db.execute("PRAGMA synchronous = FULL")
-                db.executescript(_TABLES)
-            except sqlite3.Error:
-                db.close()
-                raise
+            deadline = time.monotonic() + self._lock_timeout_s
+            while (db := self._connect(deadline)) is None:
+                time.sleep(_PAUSE_S)
             self._db = db
         return self._db
+
+    def _connect(self, deadline: float) -> sqlite3.Connection | None:
+        """The file, set up; None while another process sets it up, for which SQLite itself does not wait."""
+        db = sqlite3.connect(
+            self.path, timeout=self._lock_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(_TABLES)
+        except sqlite3.Error as error:
+            db.close()
+            if "locked" in str(error) and time.monotonic() < deadline:
+                return None
+            raise
+        return db
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from crucible_ir.errors import ConflictError, DataError, IntegrityError, NotFoundError, nearest
+from crucible_ir.errors import ConfigError, ConflictError, DataError, IntegrityError, NotFoundError, nearest
 from crucible_ir.refs import ModelRef, Ref
 from crucible_registry.database import Database
 from crucible_registry.lineage import Node, reachable, sorted_parents_first
@@ -240,8 +238,8 @@ class SqliteModelRegistry:
     def _ref(self, db: sqlite3.Connection, node: int) -> Ref:
         kind, body = db.execute("SELECT type, body FROM refs WHERE node = ?", (node,)).fetchone()
         try:
-            return TYPES[kind].model_validate_json(body)
-        except (KeyError, ValidationError) as error:
+            return TYPES[kind].parse(body)
+        except (KeyError, ConfigError) as error:
             raise IntegrityError(
                 what=f"ref {node} cannot be read", where=str(self.path), remedy="restore the file from a copy"
             ) from error

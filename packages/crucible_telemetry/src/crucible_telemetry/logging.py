@@ -21,6 +21,14 @@ __all__ = ["LEVELS", "configure"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 """Names of the levels."""
 
+_HANDLER = "crucible"
+_FACTS: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
 
 def configure(
     *,
@@ -48,42 +56,38 @@ def configure(
             remedy=f"did you mean {near!r}?" if near else f"valid: {', '.join(LEVELS)}",
         )
     target = sys.stderr if stream is None else stream
-    hide = redactor or Redactor(secrets=secrets_in(os.environ))
-    before: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=before,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            _Redaction(hide),
-            structlog.processors.JSONRenderer(ensure_ascii=False)
-            if render == "json"
-            else structlog.dev.ConsoleRenderer(colors=target.isatty()),
-        ],
-    )
     handler = logging.StreamHandler(target)
-    handler.setFormatter(formatter)
+    handler.setFormatter(_formatter(target, render, redactor or Redactor(secrets=secrets_in(os.environ))))
+    handler.set_name(_HANDLER)
     root = logging.getLogger()
-    for old in [h for h in root.handlers if getattr(h, "crucible", False)]:
+    for old in [known for known in root.handlers if known.get_name() == _HANDLER]:
         root.removeHandler(old)
-    handler.crucible = True  # type: ignore[attr-defined]
     root.addHandler(handler)
     root.setLevel(number)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *before,
+            *_FACTS,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
+    )
+
+
+def _formatter(target: TextIO, render: str, redactor: Redactor) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_FACTS,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _Redaction(redactor),
+            structlog.processors.JSONRenderer(ensure_ascii=False)
+            if render == "json"
+            else structlog.dev.ConsoleRenderer(colors=target.isatty()),
+        ],
     )
 
 

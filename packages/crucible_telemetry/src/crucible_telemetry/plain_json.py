@@ -10,8 +10,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import BaseModel
-
+from crucible_ir.contract import Contract
 from crucible_ir.errors import DataError
 
 __all__ = ["float_of", "json_line", "json_number", "plain_json"]
@@ -60,7 +59,7 @@ def plain_json(value: Any, path: str = "data") -> Any:
             return int(value)
         case float():
             return json_number(float(value))
-        case BaseModel():
+        case Contract():
             return plain_json(value.model_dump(), path)
         case datetime():
             return value.isoformat()

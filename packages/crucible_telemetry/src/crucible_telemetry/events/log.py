@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from crucible_ir.errors import IntegrityError
+from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_ir.events import Event, EventType
 from crucible_telemetry.append_file import AppendFile
 from crucible_telemetry.exclusion import exclusive
@@ -27,6 +25,7 @@ RECOVERED = "log.recovered"
 
 _MILESTONES = frozenset({EventType.CHECKPOINT_SAVED, EventType.MODEL_REGISTERED, EventType.ARTIFACT_WRITTEN})
 _MARK_EVERY = 512
+_SCHEMA_VERSION = Event.model_fields["schema_version"].default
 
 
 def utc_now() -> datetime:
@@ -202,9 +201,9 @@ class EventLog:
 
     def _parse(self, raw: bytes, number: int) -> Event:
         try:
-            event = Event.model_validate_json(raw)
-        except ValidationError as error:
-            raise self._corrupt(number, "is not an event") from error
+            event = _event_of(raw)
+        except ConfigError as error:
+            raise self._corrupt(number, f"is not an event ({error.problems[0]})") from error
         if event.run_id != self._run_id:
             raise self._corrupt(number, f"belongs to run {event.run_id!r}, not {self._run_id!r}")
         if event.seq != number:
@@ -214,11 +213,11 @@ class EventLog:
     def _parse_last(self, raw: bytes) -> Event:
         """The event of the last line; a full read, which names the line, only when that fails."""
         try:
-            return Event.model_validate_json(raw)
-        except ValidationError:
+            return _event_of(raw)
+        except ConfigError as error:
             with self.path.open("rb") as stream:
                 number = sum(1 for line in stream if line.endswith(b"\n"))
-            raise self._corrupt(number, "is not an event") from None
+            raise self._corrupt(number, f"is not an event ({error.problems[0]})") from error
 
     def _corrupt(self, number: int, what: str) -> IntegrityError:
         return IntegrityError(
@@ -226,3 +225,16 @@ class EventLog:
             where=str(self.path),
             remedy="restore the file from a copy; the lines before it are intact",
         )
+
+
+def _event_of(raw: bytes) -> Event:
+    """The event of one line; of an older schema version too.
+
+    Raises:
+        ConfigError: it is none, with what is wrong.
+    """
+    try:
+        event = Event.model_validate_json(raw)
+    except ValueError:
+        return Event.parse(raw)
+    return event if event.schema_version == _SCHEMA_VERSION else Event.parse(raw)

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_ir.events import MetricRow
 from crucible_telemetry.plain_json import float_of, json_number, plain_json
@@ -46,7 +44,7 @@ def row_of(text: str | bytes, *, where: str) -> MetricRow:
         record: Any = json.loads(text)
         metrics = {name: float_of(value) for name, value in record.pop("metrics").items()}
         return MetricRow(**record, metrics=metrics)
-    except (ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(
             what="is not a row of metrics",
             where=where,

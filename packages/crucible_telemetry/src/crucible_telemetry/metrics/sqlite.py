@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from crucible_telemetry.metrics.rows import check_run_id, later_than, row_of, ro
 
 __all__ = ["SqliteMetricsStore"]
 
+_PAUSE_S = 0.005
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS metric_rows (
     run_id TEXT NOT NULL,
@@ -150,18 +152,27 @@ class SqliteMetricsStore:
                     where=str(self.path.parent),
                     remedy="make the folder writable",
                 ) from error
-            db = sqlite3.connect(
-                self.path, timeout=self._lock_timeout_s, isolation_level=None, check_same_thread=False
-            )
-            try:
-                db.execute("PRAGMA journal_mode = WAL").fetchall()
-                db.execute("PRAGMA synchronous = NORMAL")
-                db.execute(_SCHEMA)
-            except sqlite3.Error:
-                db.close()
-                raise
+            deadline = time.monotonic() + self._lock_timeout_s
+            while (db := self._connect(deadline)) is None:
+                time.sleep(_PAUSE_S)
             self._db = db
         return self._db
+
+    def _connect(self, deadline: float) -> sqlite3.Connection | None:
+        """The file, set up; None while another process sets it up, for which SQLite itself does not wait."""
+        db = sqlite3.connect(
+            self.path, timeout=self._lock_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(_SCHEMA)
+        except sqlite3.Error as error:
+            db.close()
+            if "locked" in str(error) and time.monotonic() < deadline:
+                return None
+            raise
+        return db
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
