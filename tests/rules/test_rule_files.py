@@ -30,9 +30,7 @@ REGISTRY_HOSTS = tuple(
         "proxy.go" + "lang.org",
     )
 )
-MACHINE_PATHS = re.compile(
-    "(?<![\\w.~-])/(" + "|".join(["wo" + "rk", "ro" + "ot", "ho" + "me", "opt/" + "wheels"]) + ")/"
-)
+MACHINE_PATHS = re.compile("(?<![\\w.~-])/(" + "|".join(["wo" + "rk", "ro" + "ot", "opt/" + "wheels"]) + ")/")
 
 
 def tracked() -> list[Path]:
