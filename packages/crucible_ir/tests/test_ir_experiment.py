@@ -174,19 +174,31 @@ def problems(*nodes: Any) -> dict[str, str]:
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-def test_a_stage_that_stands_twice_needs_labels() -> None:
-    assert problems(A, LoopDef(name="l", over="n", body=(A, B)), B) == {
-        "pipeline[1].body[0].name": "the stage 'a' stands at [0] already",
-        "pipeline[2].name": "the stage 'b' stands at [1].body[1] already",
-    }
+def test_a_stage_may_stand_twice_with_or_without_labels() -> None:
     labelled = StageDef(name="a", label="second")
     assert Experiment(id="x", pipeline=(A, labelled)).pipeline[1] == labelled
     assert (A.place, labelled.place) == ("a", "second")
+    assert Experiment(id="x", pipeline=(A, IfDef(when="w", body=(A,), otherwise=(A,)))).pipeline[0] == A
 
 
 def test_a_label_that_stands_twice_is_named() -> None:
     first, second = StageDef(name="a", label="same"), StageDef(name="b", label="same")
-    assert problems(first, second) == {"pipeline[1].label": "the label 'same' stands at [0] already"}
+    assert problems(first, LoopDef(name="l", over="n", body=(second,))) == {
+        "pipeline[1].body[0].label": "the stage at [0] goes by 'same' already"
+    }
+
+
+def test_one_stage_object_put_in_twice_is_two_places() -> None:
+    labelled = StageDef(name="a", label="same")
+    assert set(problems(labelled, labelled)) == {"pipeline[1].label"}
+
+
+def test_a_label_that_is_the_name_of_another_stage_is_named() -> None:
+    labelled = StageDef(name="a", label="b")
+    assert problems(labelled, B) == {"pipeline[0].label": "the stage at [1] goes by 'b' already"}
+    assert problems(B, labelled) == {"pipeline[1].label": "the stage at [0] goes by 'b' already"}
+    own = StageDef(name="a", label="a")
+    assert Experiment(id="x", pipeline=(own, B)).pipeline[0] == own
 
 
 def test_a_loop_inside_a_loop_of_the_same_name_is_named() -> None:

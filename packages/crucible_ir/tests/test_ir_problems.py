@@ -239,11 +239,11 @@ def test_lenient_parsing_refuses_an_unknown_enum_word_too() -> None:
 
 def test_a_problem_is_not_listed_twice() -> None:
     with pytest.raises(ConfigError) as caught:
-        Experiment.parse({"id": "x", "pipeline": [{"name": "a"}, {"name": "a"}]})
+        Experiment.parse({"id": "x", "pipeline": [{"name": "a"}, {"name": "b", "label": "a"}]})
     assert caught.value.problems == (
         Problem(
-            path="pipeline[1].name",
-            message="the stage 'a' stands at [0] already",
+            path="pipeline[1].label",
+            message="the stage at [0] goes by 'a' already",
             remedy="give each place a label of its own",
         ),
     )

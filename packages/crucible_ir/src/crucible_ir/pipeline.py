@@ -45,7 +45,7 @@ class StageDef(Contract):
     name: RegisteredName
     """Registered name of the stage (entry-point group ``crucible.stages``); never an import path."""
     label: str | None = Field(default=None, min_length=1)
-    """Name of this place in the pipeline, when a stage stands in it twice."""
+    """Name of this place in the pipeline, when a stage stands in it twice; no other stage may go by it."""
     options: JsonObject = Field(default_factory=dict)
     enabled: bool = True
     retry: RetryPolicy = RetryPolicy()
@@ -53,7 +53,7 @@ class StageDef(Contract):
 
     @property
     def place(self) -> str:
-        """The label, or the name where there is none; unique within a pipeline."""
+        """What this place goes by: the label, or the stage's name where there is none."""
         return self.label or self.name
 
 
@@ -121,32 +121,45 @@ def nodes_of(nodes: Sequence[PipelineNode], path: str = "") -> Iterator[tuple[st
                     yield from nodes_of(body, f"{here}.branches[{branch}]")
 
 
-def pipeline_problems(nodes: Sequence[PipelineNode]) -> list[Problem]:
-    """Stages whose place is taken, and loops inside a loop of the same name."""
+def _label_problems(nodes: Sequence[tuple[str, PipelineNode]]) -> list[Problem]:
+    stages = [(path, node) for path, node in nodes if isinstance(node, StageDef)]
     problems: list[Problem] = []
-    places: dict[str, str] = {}
-    loops: dict[str, str] = {}
-    for path, node in nodes_of(nodes):
-        if isinstance(node, StageDef):
-            first = places.setdefault(node.place, path)
-            if first != path:
-                named = "label" if node.label else "stage"
-                problems.append(
-                    Problem(
-                        path=f"{path}.{'label' if node.label else 'name'}",
-                        message=f"the {named} {node.place!r} stands at {first} already",
-                        remedy="give each place a label of its own",
-                    )
+    for number, (path, node) in enumerate(stages):
+        if node.label is None:
+            continue
+        others = [*stages[:number], *((p, other) for p, other in stages[number:] if other.label is None)]
+        taken = next((p for p, other in others if other.place == node.label), None)
+        if taken is not None:
+            problems.append(
+                Problem(
+                    path=f"{path}.label",
+                    message=f"the stage at {taken} goes by {node.label!r} already",
+                    remedy="give each place a label of its own",
                 )
-        elif isinstance(node, LoopDef):
-            outer = next((p for p, name in loops.items() if name == node.name and path.startswith(p)), None)
-            loops[path] = node.name
-            if outer is not None:
-                problems.append(
-                    Problem(
-                        path=f"{path}.name",
-                        message=f"the loop {node.name!r} stands inside a loop of the same name at {outer}",
-                        remedy="rename one: each writes <name>_index and <name>_item",
-                    )
-                )
+            )
     return problems
+
+
+def _loop_problems(nodes: Sequence[tuple[str, PipelineNode]]) -> list[Problem]:
+    problems: list[Problem] = []
+    loops: list[tuple[str, str]] = []
+    for path, node in nodes:
+        if not isinstance(node, LoopDef):
+            continue
+        outer = next((p for p, name in loops if name == node.name and path.startswith(f"{p}.")), None)
+        loops.append((path, node.name))
+        if outer is not None:
+            problems.append(
+                Problem(
+                    path=f"{path}.name",
+                    message=f"the loop {node.name!r} stands inside a loop of the same name at {outer}",
+                    remedy="rename one: each writes <name>_index and <name>_item",
+                )
+            )
+    return problems
+
+
+def pipeline_problems(nodes: Sequence[PipelineNode]) -> list[Problem]:
+    """Labels that another stage goes by, and loops inside a loop of the same name."""
+    placed = list(nodes_of(nodes))
+    return [*_label_problems(placed), *_loop_problems(placed)]
