@@ -85,10 +85,12 @@ def test_what_is_not_registered_is_refused_with_its_place(
 
 
 def test_stages_are_checked_wherever_they_stand() -> None:
-    bad = (StageDef(name="os.system", options={"x": "/etc/passwd"}),)
+    def bad(label: str) -> tuple[StageDef, ...]:
+        return (StageDef(name="os.system", label=label, options={"x": "/etc/passwd"}),)
+
     pipeline = (
-        IfDef(when="w", body=bad, otherwise=bad),
-        ParallelDef(name="p", branches=(bad, (LoopDef(name="l", over="o", body=bad),))),
+        IfDef(when="w", body=bad("a"), otherwise=bad("b")),
+        ParallelDef(name="p", branches=(bad("c"), (LoopDef(name="l", over="o", body=bad("d")),))),
     )
     told = problems(lambda: admit_experiment(Experiment(id="x", pipeline=pipeline)))
     assert [text.partition(":")[0] for text in told] == [
@@ -123,7 +125,10 @@ def test_an_existing_file_or_folder_is_refused_whatever_its_name(
     told = problems(lambda: admit_experiment(bad))
     assert len(told) == 2
     assert "is a file or folder of this machine" in told[0]
-    assert problems(lambda: admit_recipe("sl_basic", {"model": "rows"})) != []
+    told = problems(
+        lambda: admit_recipe("sl_basic", {"model": "rows", "data": {"path": "rows", "split": "rows"}})
+    )
+    assert [text.partition(":")[0] for text in told] == ["config.model", "config.data.path"]
 
 
 def test_files_under_an_allowed_folder_are_admitted(experiment: Make, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS
 __all__ = ["admit_experiment", "admit_manifest", "admit_recipe", "stage_nodes"]
 
 _DATA_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".toml", ".txt", ".py"})
+_PLACES = frozenset({"model", "path", "uri", "id", "dataset", "file", "folder"})
 _LONGEST_PATH = 4096
 
 
@@ -156,8 +157,15 @@ def admit_recipe(recipe: str, config: dict[str, Any], *, roots: tuple[Path, ...]
         ConfigError: as for ``admit_experiment``.
     """
     problems = _registered("recipe", "recipe", recipe, RECIPES) + list(_files(config, "config", roots))
-    for key, value in config.items():
-        if isinstance(value, str):
-            problems += _local(value, f"config.{key}", roots)
+    problems += _places(config, "config", roots)
     if problems:
         raise ConfigError(problems=problems)
+
+
+def _places(settings: dict[str, Any], path: str, roots: tuple[Path, ...]) -> Iterator[Problem]:
+    """Problems of settings that name a place by their key (``model``, ``path``, ``eval_path`` …)."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _places(value, f"{path}.{key}", roots)
+        elif isinstance(value, str) and (key in _PLACES or key.endswith(("_path", "_model"))):
+            yield from _local(value, f"{path}.{key}", roots)
