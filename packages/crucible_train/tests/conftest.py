@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ REAL_TOKENIZERS: dict[str, tuple[str, dict[str, str | None]]] = {
     "qwen3": ("qwen3", {}),
     "qwen3_base": ("qwen3", {"eos_token": "<|endoftext|>"}),
     "llama3": ("llama-3.1-instruct", {}),
+    "gpt_oss": ("gpt-oss", {}),
+    "deepseek_v3": ("deepseek-r1", {}),
     "llama3_base": ("llama-3.1-instruct", {"eos_token": "<|end_of_text|>"}),
 }
 
@@ -97,6 +100,10 @@ class RendererGolden:
 
     # Each yields (kind of case, renderer, label, verdict)
 
+    @cached_property
+    def found(self) -> list[tuple[str, str, str, str]]:
+        return list(self.verdicts())
+
     def verdicts(self) -> Iterator[tuple[str, str, str, str]]:
         for name in self.names:
             yield "facts", name, name, self._facts(name)
@@ -115,7 +122,7 @@ class RendererGolden:
             yield "parse", case["renderer"], label, self._parse(case)
 
     def counts(self) -> Counter[str]:
-        return Counter(verdict for _, _, _, verdict in self.verdicts())
+        return Counter(verdict for _, _, _, verdict in self.found)
 
     def _cases(self, kind: str) -> list[dict[str, Any]]:
         return [case for case in self.data[kind] if case["renderer"] in self.names]
@@ -309,7 +316,16 @@ def tools() -> list[ToolSpec]:
 def renderer_golden() -> Callable[..., RendererGolden]:
     """``renderer_golden("mini")`` or, with the shared data folder, ``renderer_golden("qwen3", data)``."""
 
-    def load(name: str, data: Path | None = None) -> RendererGolden:
+    loaded: dict[str, RendererGolden] = {}
+
+    def load(name: str, data: Path | None = None, *, fresh: bool = False) -> RendererGolden:
+        if fresh:
+            return read(name, data)
+        if name not in loaded:
+            loaded[name] = read(name, data)
+        return loaded[name]
+
+    def read(name: str, data: Path | None) -> RendererGolden:
         if data is None:
             return RendererGolden(f"renderers_{name}", FileTokenizer(GOLDEN / "tokenizers" / name))
         folder, overrides = REAL_TOKENIZERS[name]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-KINDS = ("text stays literal", "tool calls refused", "no placeholder")
-REAL = ("qwen3", "qwen3_base", "llama3", "llama3_base")
+KINDS = ("text stays literal", "tool calls refused", "turn is closed", "trainable", "no placeholder")
+REAL = ("qwen3", "qwen3_base", "llama3", "llama3_base", "gpt_oss", "deepseek_v3")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_rows_of_single_renderers_are_what_is_counted(
 ) -> None:
     found = renderer_golden("mini")
     counts: dict[str, Counter[str]] = {name: Counter() for name in found.names}
-    for _, renderer, _, verdict in found.verdicts():
+    for _, renderer, _, verdict in found.found:
         counts[renderer][verdict] += 1
     check(page, "each", [row(name, counts[name]).replace(".json", "") for name in found.names])
 

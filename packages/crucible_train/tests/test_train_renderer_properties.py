@@ -11,10 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_testing.tokenizers import FileTokenizer
-from crucible_train.renderers import Message, RenderError, TrainOnWhat, get_renderer, renderer_names
+from crucible_train.renderers import (
+    Message,
+    RendererOptions,
+    RenderError,
+    TextPart,
+    ThinkingPart,
+    TrainOnWhat,
+    get_renderer,
+    renderer_names,
+)
 from crucible_train.supervised import datum_from_model_input_weights
 
 MINI = FileTokenizer(Path(__file__).parent / "golden" / "tokenizers" / "mini_bos")
+OPTIONS = RendererOptions(current_date="2025-01-01")
 NAMES = list(renderer_names())
 
 texts = st.text(max_size=20) | st.sampled_from(["", "<think>x</think>y", "<|im_end|>", "\n\nUser:", " a "])
@@ -29,12 +39,27 @@ modes = st.sampled_from([what for what in TrainOnWhat if what is not TrainOnWhat
 names = st.sampled_from(NAMES)
 
 
-@settings(max_examples=150, deadline=None)
+def usual(name: str, messages: list[Message]) -> list[Message]:
+    """Without marks in the text and with answers as a format expects them.
+
+    The prompt of Nemotron with thinking opens a block that an answer without reasoning does not have, and
+    DeepSeek's an empty answer does not have.
+    """
+    plain = [replace(m, content=m.text.replace("think>", "") or "x") for m in messages]
+    if name not in ("nemotron3", "nemotron3_preserve_thinking"):
+        return plain
+    return [
+        replace(m, content=(ThinkingPart("hm"), TextPart(m.text))) if m.role == "assistant" else m
+        for m in plain
+    ]
+
+
+@settings(max_examples=120, deadline=None)
 @given(names, chats, modes)
 def test_there_is_one_weight_of_zero_or_one_per_position(
     name: str, messages: list[Message], what: TrainOnWhat
 ) -> None:
-    renderer = get_renderer(name, MINI)
+    renderer = get_renderer(name, MINI, OPTIONS)
     try:
         example = renderer.build_supervised_example(messages, what)
     except RenderError:
@@ -44,10 +69,10 @@ def test_there_is_one_weight_of_zero_or_one_per_position(
     assert set(example.weights.tolist()) <= {0.0, 1.0}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(names, chats)
 def test_only_what_is_asked_for_carries_loss(name: str, messages: list[Message]) -> None:
-    renderer = get_renderer(name, MINI)
+    renderer = get_renderer(name, MINI, OPTIONS)
     nothing = [replace(message, trainable=False) for message in messages]
     assert renderer.build_supervised_example(nothing, TrainOnWhat.CUSTOMIZED).weights.sum() == 0
     alone = [replace(message, trainable=i == 0) for i, message in enumerate(messages)]
@@ -57,15 +82,14 @@ def test_only_what_is_asked_for_carries_loss(name: str, messages: list[Message])
     trained = renderer.build_supervised_example(messages, TrainOnWhat.ALL_ASSISTANT_MESSAGES).weights
     other = renderer.build_supervised_example(messages, TrainOnWhat.ALL_USER_AND_SYSTEM_MESSAGES).weights
     assert (trained * other == 0).all()
-    assert (trained + other == everything.weights).all()
+    assert (trained + other <= everything.weights).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(names, chats)
 def test_the_prompt_begins_the_example_and_carries_no_loss(name: str, messages: list[Message]) -> None:
-    renderer = get_renderer(name, MINI)
-    if not renderer.has_extension_property:
-        messages = [replace(m, content=m.text.replace("think>", "")) for m in messages]
+    renderer = get_renderer(name, MINI, OPTIONS)
+    messages = usual(name, messages)
     prompt = renderer.build_generation_prompt(messages[:-1]).to_ints()
     example = renderer.build_supervised_example(messages, TrainOnWhat.LAST_ASSISTANT_MESSAGE)
     assert example.model_input.to_ints()[: len(prompt)] == prompt
@@ -73,12 +97,13 @@ def test_the_prompt_begins_the_example_and_carries_no_loss(name: str, messages: 
     assert example.weights[len(prompt) :].all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(names, chats)
 def test_with_the_extension_property_each_prompt_begins_the_next(name: str, messages: list[Message]) -> None:
-    renderer = get_renderer(name, MINI)
+    renderer = get_renderer(name, MINI, OPTIONS)
     if not renderer.has_extension_property:
         return
+    messages = usual(name, messages)
     prompts = [
         renderer.build_generation_prompt(messages[:i]).to_ints()
         for i, message in enumerate(messages)
@@ -89,36 +114,35 @@ def test_with_the_extension_property_each_prompt_begins_the_next(name: str, mess
     assert len(renderer.build_supervised_examples(messages, TrainOnWhat.ALL_TOKENS)) == 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(names, chats)
 def test_examples_train_every_assistant_message_once(name: str, messages: list[Message]) -> None:
-    renderer = get_renderer(name, MINI)
-    plain = [replace(m, content=m.text.replace("think>", "")) for m in messages]
-    examples = renderer.build_supervised_examples(plain, TrainOnWhat.ALL_ASSISTANT_MESSAGES)
+    renderer = get_renderer(name, MINI, OPTIONS)
+    examples = renderer.build_supervised_examples(usual(name, messages), TrainOnWhat.ALL_ASSISTANT_MESSAGES)
     answers = sum(message.role == "assistant" for message in messages)
     assert len(examples) == (1 if renderer.has_extension_property else answers)
     assert all(example.weights.sum() > 0 for example in examples)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from([n for n in NAMES if n != "role_colon"]), st.text(max_size=30))
+@settings(max_examples=70, deadline=None)
+@given(st.sampled_from([n for n in NAMES if n != "role_colon"]), st.text(min_size=1, max_size=30))
 def test_a_rendered_answer_is_read_back_as_itself(name: str, text: str) -> None:
-    renderer = get_renderer(name, MINI)
-    text = MINI.decode(MINI.encode(text)).lstrip("\n").replace("<", "")  # as the vocabulary spells it
-    messages = [Message(role="user", content="q"), Message(role="assistant", content=text)]
+    renderer = get_renderer(name, MINI, OPTIONS)
+    text = MINI.decode(MINI.encode(text)).strip().replace("<", "")  # as the vocabulary spells it
+    messages = [Message(role="user", content="q"), Message(role="assistant", content=text or "x")]
     full = renderer.build_supervised_example(messages).model_input.to_ints()
     prompt = renderer.build_generation_prompt(messages[:1]).to_ints()
     message, termination = renderer.parse_response(full[len(prompt) :])
     assert termination.is_clean
-    assert message.text == text
+    assert message.text == (text or "x")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(names, chats, st.integers(2, 60))
 def test_a_truncated_datum_is_the_beginning_of_the_whole_one(
     name: str, messages: list[Message], limit: int
 ) -> None:
-    renderer = get_renderer(name, MINI)
+    renderer = get_renderer(name, MINI, OPTIONS)
     example = renderer.build_supervised_example(messages, TrainOnWhat.ALL_MESSAGES)
     whole = datum_from_model_input_weights(example.model_input, example.weights)
     short = datum_from_model_input_weights(example.model_input, example.weights, limit)
@@ -132,7 +156,7 @@ def test_a_truncated_datum_is_the_beginning_of_the_whole_one(
 @settings(max_examples=60, deadline=None)
 @given(names, chats)
 def test_mean_reduction_makes_the_weights_sum_to_one(name: str, messages: list[Message]) -> None:
-    renderer = get_renderer(name, MINI)
+    renderer = get_renderer(name, MINI, OPTIONS)
     example = renderer.build_supervised_example(messages, TrainOnWhat.ALL_MESSAGES)
     datum = datum_from_model_input_weights(example.model_input, example.weights, reduction="mean")
     assert datum.weights.sum() == pytest.approx(1.0, rel=1e-5)

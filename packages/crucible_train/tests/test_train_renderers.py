@@ -21,6 +21,7 @@ from crucible_train.renderers import (
     Qwen3Renderer,
     RenderContext,
     RenderedMessage,
+    RendererOptions,
     RendererRegistry,
     RenderError,
     RoleColonRenderer,
@@ -44,6 +45,7 @@ IMAGE = ImagePart(data=b"i", format="png")
 CALLING = Message(role="assistant", content="", tool_calls=(CALL,))
 THINKING = Message(role="assistant", content=(ThinkingPart("hm"), TextPart("Hi")))
 SEEING = Message(role="user", content=(TextPart("see"), IMAGE))
+DATED = RendererOptions(current_date="2025-01-01")
 TEXT_RENDERERS = ["role_colon", "llama3", "qwen3", "qwen3_disable_thinking", "qwen3_instruct"]
 
 
@@ -262,7 +264,7 @@ def test_a_mode_that_is_no_turn_cannot_be_split(mini: FileTokenizer) -> None:
 def test_names_are_known_and_the_nearest_is_offered(mini: FileTokenizer) -> None:
     assert set(TEXT_RENDERERS) <= set(renderer_names())
     for name in renderer_names():
-        assert get_renderer(name, mini).name == name
+        assert get_renderer(name, mini, DATED).name == name
     with pytest.raises(ConfigError, match=r"no renderer is called 'quen3'; did you mean 'qwen3'?"):
         get_renderer("quen3", mini)
     with pytest.raises(ConfigError, match=r"valid: .*llama3, .*role_colon"):
@@ -296,7 +298,7 @@ def test_recommendations_match_whole_names_without_case_or_variant() -> None:
 
 
 def test_the_digest_names_the_renderer(mini: FileTokenizer) -> None:
-    digests = {get_renderer(name, mini).digest for name in renderer_names()}
+    digests = {get_renderer(name, mini, DATED).digest for name in renderer_names()}
     assert len(digests) == len(renderer_names())
     assert get_renderer("qwen3", mini).digest == Qwen3Renderer(mini).digest
     assert get_renderer("qwen3", mini).digest != Qwen3InstructRenderer(mini).digest

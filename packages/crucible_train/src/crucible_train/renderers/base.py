@@ -53,7 +53,11 @@ class Renderer(ABC):
 
     @property
     def has_extension_property(self) -> bool:
-        """Whether each turn's prompt, with its answer, begins the next turn's prompt."""
+        """Whether a turn is written the same once it is history, so that one example shows every turn.
+
+        Each turn's prompt, with its answer, then begins the next turn's prompt, where the answer opens as
+        the prompt does.
+        """
         return False
 
     @property

@@ -65,7 +65,8 @@ def read_harmony(text: str) -> Message:
     """The assistant's message in the text before the end mark.
 
     ``analysis`` is reasoning; ``final`` and ``commentary`` are text; what is addressed to a function is a call.
-    Other channels, and sections that say nothing, are left out; an answer without any section is text.
+    Other channels, and sections that say nothing, are left out. An answer without any section is text, and
+    so is one of calls alone.
     """
     parts: list[ContentPart] = []
     calls: list[ToolCall] = []
@@ -87,9 +88,10 @@ def read_harmony(text: str) -> Message:
     if text.count(f"to={_FUNCTIONS}") > len(calls) + len(unparsed):
         start = max(text.rfind(START), 0)
         unparsed.append(UnparsedToolCall(raw_text=text[start:], error="a function is named and not called"))
+    nothing_said = MESSAGE in text and not calls and not unparsed
     return Message(
         role="assistant",
-        content=tuple(parts) or text,
+        content=tuple(parts) or ("" if nothing_said else text),
         tool_calls=tuple(calls),
         unparsed_tool_calls=tuple(unparsed),
     )
