@@ -1,5 +1,6 @@
 """What the stores write, and what they do with files that are damaged, held or full."""
 
+import os
 import sqlite3
 import struct
 
@@ -73,6 +74,26 @@ def test_truncating_drops_a_torn_line_too(tmp_path):
     again = JsonlMetricsStore(root=tmp_path)
     again.truncate("r", 1)
     assert store.path("r").read_bytes() == whole
+
+
+def test_logging_a_row_is_one_write_and_waits_for_no_disk(tmp_path, monkeypatch):
+    writes, waits = [], []
+
+    def counting(fd, data):
+        writes.append(len(data))
+        return os.write(fd, data)
+
+    monkeypatch.setattr(os, "fsync", waits.append)
+    monkeypatch.setattr(os, "pread", lambda *args: pytest.fail("the file is not read"))
+    store = JsonlMetricsStore(root=tmp_path, write=counting)
+    for step in range(50):
+        store.log("r", row(step))
+    assert len(writes) == 50
+    assert waits == []
+    store.flush()
+    assert len(waits) == 1
+    monkeypatch.undo()
+    assert len(store.read("r")) == 50
 
 
 def test_position_counts_rows_of_another_writer_too(tmp_path):

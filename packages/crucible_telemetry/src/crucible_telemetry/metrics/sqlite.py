@@ -166,6 +166,7 @@ class SqliteMetricsStore:
         try:
             db.execute("PRAGMA journal_mode = WAL").fetchall()
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA wal_autocheckpoint = 8000").fetchall()
             db.execute(_SCHEMA)
         except sqlite3.Error as error:
             db.close()
