@@ -36,7 +36,7 @@ def our_logprobs(client: Any) -> torch.Tensor:
 
 def their_logprobs(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        scores = model.eval()(input_ids=torch.tensor([TOKENS[:-1]])).logits[0].float()
+        scores: torch.Tensor = model.eval()(input_ids=torch.tensor([TOKENS[:-1]])).logits[0].float()
     return scores.log_softmax(-1).gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
 
 

@@ -43,7 +43,7 @@ def plain_model(folder: Path, spec: TrainingSpec, leaves: dict[str, torch.Tensor
         r=spec.lora.rank,
         lora_alpha=spec.lora.alpha,
         target_modules=paths,
-        lora_dropout=0.0,  # type: ignore[arg-type]
+        lora_dropout=0.0,
     )
     wrapped: Any = get_peft_model(model, settings).eval()
     own = dict(wrapped.named_parameters())

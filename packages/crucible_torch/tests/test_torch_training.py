@@ -353,7 +353,7 @@ def test_a_learning_rate_of_zero_keeps_every_bit() -> None:
 def test_bfloat16_keeps_float32_masters_and_follows_float32(
     backend: LocalBackend, qwen3: Path, tmp_path: Path, lora: LoraConfig | None
 ) -> None:
-    losses = {}
+    losses: dict[str, list[float]] = {}
     for dtype in ("float32", "bfloat16"):
         client = make_client(backend, qwen3, tmp_path / dtype, lora=lora, dtype=dtype)
         losses[dtype] = []
