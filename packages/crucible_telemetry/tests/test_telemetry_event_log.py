@@ -5,8 +5,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_ir import EventType, IntegrityError, MetricRow
@@ -201,7 +202,7 @@ def test_a_last_line_longer_than_a_block_is_found(path):
     assert open_log(path).append("x.y").seq == 3
 
 
-def test_every_position_of_many_marks_reads_the_right_event(path):
+def test_a_reader_may_go_back_and_forth(path):
     line = filled(path, 1)
     path.write_bytes(b"".join(line.replace(b'"seq":1,', b'"seq":%d,' % n) for n in range(1, 2001)))
     log = open_log(path)
@@ -209,6 +210,46 @@ def test_every_position_of_many_marks_reads_the_right_event(path):
     assert log.read(after=0, limit=3)[-1].seq == 3
     for after in (0, 1, 511, 512, 513, 1024, 1999):
         assert log.read(after=after, limit=1)[0].seq == after + 1
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "events.jsonl"
+    line = filled(path, 1).replace(b'"n":0', b'"n":"%s"')
+    generator = np.random.default_rng(1)
+    lengths = generator.integers(0, 300, 5000)
+    lengths[generator.integers(0, 5000, 5)] = 200_000
+    with path.open("wb") as stream:
+        for number, length in enumerate(lengths.tolist(), start=1):
+            stream.write(line.replace(b'"seq":1,', b'"seq":%d,' % number) % (b"a" * length))
+    return path
+
+
+@given(after=st.integers(0, 5002), limit=st.none() | st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_a_fresh_reader_finds_any_event_of_a_long_log(long_log, after, limit):
+    numbers = [event.seq for event in open_log(long_log).read(after=after, limit=limit or 40)]
+    assert numbers == list(range(after + 1, 5001))[: limit or 40]
+
+
+def test_a_fresh_reader_does_not_read_what_comes_before(path):
+    line = filled(path, 1)
+    path.write_bytes(b"".join(line.replace(b'"seq":1,', b'"seq":%d,' % n) for n in range(1, 30_001)))
+    with path.open("r+b") as stream:
+        stream.write(b"garbage!")
+    assert [event.seq for event in open_log(path).read(after=29_998)] == [29_999, 30_000]
+    with pytest.raises(IntegrityError, match="line 1"):
+        open_log(path).read()
+
+
+@pytest.mark.parametrize("garbage", [b"{", b"[]", b"{}", b'{"seq":"x"}', b"7"])
+def test_a_search_that_meets_damage_ends_with_its_line(path, garbage):
+    line = filled(path, 1)
+    lines = [line.replace(b'"seq":1,', b'"seq":%d,' % n) for n in range(1, 3001)]
+    lines[1400:1600] = [garbage + b" " * (len(lines[1500]) - len(garbage) - 1) + b"\n"] * 200
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(IntegrityError, match="line 1401 is not an event"):
+        open_log(path).read(after=2900)
 
 
 @given(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_ir.events import Event, EventType
 from crucible_telemetry.append_file import AppendFile
+from crucible_telemetry.events.seeking import seek_after
 from crucible_telemetry.exclusion import exclusive
 from crucible_telemetry.plain_json import json_line, plain_json
 
@@ -24,7 +24,6 @@ RECOVERED = "log.recovered"
 """Type of the event that says how many bytes of an unfinished line were cut off."""
 
 _MILESTONES = frozenset({EventType.CHECKPOINT_SAVED, EventType.MODEL_REGISTERED, EventType.ARTIFACT_WRITTEN})
-_MARK_EVERY = 512
 _SCHEMA_VERSION = Event.model_fields["schema_version"].default
 
 
@@ -52,10 +51,10 @@ class EventLog:
     """``events.jsonl`` of one run, one event per line; fits ``EventSink``.
 
     Any number of processes may append: the file is locked for the time of one line, and the next
-    ``seq`` is read from the last line when another process wrote since. Appending costs the same however
-    long the log is, and so does polling ``read(after=last seq)``. A last line that was never finished (crash,
-    full disk) is cut off by the next append, which keeps the fact as a ``log.recovered`` event. ``seq`` is
-    the order of events; ``at`` may go backwards with the clock.
+    ``seq`` is read from the last line when another process wrote since. Appending costs the same however long the
+    log is; ``read(after=…)`` looks only at what follows, also from a fresh object. A last line that was never
+    finished (crash, full disk) is cut off by the next append, which keeps the fact as a ``log.recovered`` event.
+    ``seq`` is the order of events; ``at`` may go backwards with the clock.
 
     ``redact`` sees the data, as plain JSON, before anything is written.
     """
@@ -78,7 +77,6 @@ class EventLog:
         self._mutex = threading.Lock()
         self._seq = 0
         self._end = -1
-        self._marks: list[tuple[int, int]] = [(0, 0)]
         self._latest = (0, 0)
 
     @property
@@ -105,19 +103,23 @@ class EventLog:
     def read(self, after: int = 0, limit: int | None = None) -> list[Event]:
         """Complete events with ``seq > after`` in order, at most ``limit``; an unfinished last line is left out.
 
+        Only ``read()`` from the start looks at every line.
+
         Raises:
             IntegrityError: a line is not an event of this run or is out of sequence; names the line.
         """
         if limit is not None and limit <= 0:
             return []
         with self._mutex:
-            seq, offset = self._mark_before(after)
+            seq, offset = self._latest if self._latest[0] <= after else (0, 0)
         events: list[Event] = []
         try:
             stream = self.path.open("rb")
         except FileNotFoundError:
             return []
         with stream:
+            if after > seq:
+                seq, offset = seek_after(stream, after, (seq, offset), os.fstat(stream.fileno()).st_size)
             stream.seek(offset)
             for raw in stream:
                 if not raw.endswith(b"\n"):
@@ -125,8 +127,6 @@ class EventLog:
                 seq += 1
                 offset += len(raw)
                 event = self._parse(raw, seq)
-                if seq % _MARK_EVERY == 0:
-                    self._mark(seq, offset)
                 if event.seq > after:
                     events.append(event)
                     if len(events) == limit:
@@ -189,15 +189,6 @@ class EventLog:
             case "never":
                 return False
         return type in _MILESTONES or (type.startswith("run.") and type != EventType.RUN_PROGRESS)
-
-    def _mark(self, seq: int, offset: int) -> None:
-        with self._mutex:
-            if seq > self._marks[-1][0]:
-                self._marks.append((seq, offset))
-
-    def _mark_before(self, after: int) -> tuple[int, int]:
-        mark = self._marks[max(bisect.bisect_right(self._marks, after, key=lambda mark: mark[0]) - 1, 0)]
-        return max(mark, self._latest) if self._latest[0] <= after else mark
 
     def _parse(self, raw: bytes, number: int) -> Event:
         try:
