@@ -39,10 +39,12 @@ def _sorts_alike(key: object) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Whether the C encoder writes exactly the canonical form: no floats, no subclasses, ordinary keys."""
+    """Whether the C encoder writes exactly the canonical form: no subclasses, ordinary keys, ordinary floats."""
     kind = type(value)
     if kind in _SIMPLE:
         return True
+    if kind is float:
+        return 1e-4 <= abs(value) < 1e15 and not value.is_integer()
     if kind is list:
         return all(type(item) in _SIMPLE or _plain(item) for item in value)
     if kind is dict:
