@@ -154,6 +154,8 @@ def test_every_float_has_its_canonical_form(value: float) -> None:
     assert canonical_row({"x": value}) == canonical_json({"x": value})
 
 
-@pytest.mark.parametrize("value", [1e-4, 9.999e-5, 0.1 + 0.2, 1e15, 999999999999999.9, 1e15 + 0.5, -2.5, 3.0, 1e22])
+@pytest.mark.parametrize(
+    "value", [1e-4, 9.999e-5, 0.1 + 0.2, 1e15, 999999999999999.9, 1e15 + 0.5, -2.5, 3.0, 1e22]
+)
 def test_floats_at_the_edges_of_the_fast_way_have_their_canonical_form(value: float) -> None:
     assert canonical_row({"x": value, "y": [-value]}) == canonical_json({"x": value, "y": [-value]})

@@ -118,6 +118,7 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.jsonl", {"n": 1})
     assert len(LocalDatasetStore().load(DatasetRef(id="~/a.jsonl")).rows) == 1
+    assert len(LocalDatasetStore(base_folder="~").load(DatasetRef(id="a.jsonl")).rows) == 1
 
 
 def test_check_reads_the_first_rows_alone(tmp_path: Path) -> None:

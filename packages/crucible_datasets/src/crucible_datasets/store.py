@@ -25,11 +25,11 @@ class LocalDatasetStore:
     def __init__(
         self,
         *,
-        base_folder: Path | None = None,
+        base_folder: str | Path | None = None,
         memory: Iterable[MemoryDataset] = (),
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self._base_folder = base_folder
+        self._base_folder = None if base_folder is None else Path(base_folder).expanduser()
         self._memory = MemoryDatasets(memory)
         self._max_line_bytes = max_line_bytes
 

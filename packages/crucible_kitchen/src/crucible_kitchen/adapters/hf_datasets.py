@@ -38,12 +38,14 @@ class HuggingFaceDatasetStore:
         AdapterError: ``datasets`` is not installed.
     """
 
-    def __init__(self, *, cache_dir: Path | None = None, local: LocalDatasetStore | None = None) -> None:
+    def __init__(
+        self, *, cache_dir: str | Path | None = None, local: LocalDatasetStore | None = None
+    ) -> None:
         if importlib.util.find_spec("datasets") is None:
             raise missing_sdk(
                 group="crucible.dataset_store", name="huggingface", package="datasets", extra="datasets"
             )
-        self._cache_dir = str(cache_dir) if cache_dir is not None else None
+        self._cache_dir = None if cache_dir is None else str(Path(cache_dir).expanduser())
         self._local = local or LocalDatasetStore()
 
     def load(self, ref: DatasetRef) -> DatasetSnapshot:

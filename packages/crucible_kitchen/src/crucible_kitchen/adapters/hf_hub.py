@@ -30,12 +30,12 @@ class HuggingFaceHub:
         AdapterError: ``huggingface_hub`` is not installed.
     """
 
-    def __init__(self, *, cache_dir: Path | None = None, endpoint: str | None = None) -> None:
+    def __init__(self, *, cache_dir: str | Path | None = None, endpoint: str | None = None) -> None:
         if importlib.util.find_spec("huggingface_hub") is None:
             raise missing_sdk(
                 group="crucible.hub_client", name="huggingface", package="huggingface-hub", extra="hub"
             )
-        self._cache_dir = cache_dir
+        self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self._endpoint = endpoint
 
     def _api(self) -> Any:
