@@ -274,6 +274,19 @@ def test_drafts_and_other_folders_are_not_listed(backend: LocalBackend, qwen3: P
     assert list_checkpoints(tmp_path) == [ref]
 
 
+def test_drafts_of_dead_processes_are_cleared_and_those_of_live_ones_stay(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, live = tmp_path / f".a.draft-{ended.pid}", tmp_path / f".a.draft-{os.getppid()}"
+    for draft in (dead, live):
+        draft.mkdir()
+        (draft / "half").write_text("x")
+    make_client(backend, qwen3, tmp_path).save_state("a").result()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", live.name}
+
+
 def test_a_process_killed_while_saving_leaves_a_whole_checkpoint_or_none(qwen3: Path, tmp_path: Path) -> None:
     code = f"""
 import asyncio, sys

@@ -55,8 +55,7 @@ def plain_logprobs(w: Weights, linear: Callable[..., torch.Tensor], tokens: list
         h = norm(x, w[p + "post_attention_layernorm.weight"])
         gate = torch.nn.functional.silu(linear(p + "mlp.gate_proj", h))
         x = x + linear(p + "mlp.down_proj", gate * linear(p + "mlp.up_proj", h))
-    scores: torch.Tensor = linear("lm_head", norm(x, w["model.norm.weight"]))
-    return scores.log_softmax(-1)
+    return torch.log_softmax(linear("lm_head", norm(x, w["model.norm.weight"])), dim=-1)
 
 
 def plain_loss(w: Weights, linear: Callable[..., torch.Tensor], data: list[Datum]) -> torch.Tensor:
@@ -111,7 +110,7 @@ def test_gradients_of_an_adapter_equal_float64_autograd(
 
     def linear(path: str, x: torch.Tensor) -> torch.Tensor:
         low = x @ plain[f"{path}.lora_A.weight"].t() @ plain[f"{path}.lora_B.weight"].t()
-        return x @ w[f"{path}.weight"].t() + 1.5 * low
+        return torch.add(x @ w[f"{path}.weight"].t(), low, alpha=1.5)
 
     expected = plain_loss(w, linear, examples())
     torch.autograd.backward(expected)

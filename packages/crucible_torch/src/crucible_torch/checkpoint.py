@@ -109,7 +109,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
     draft = folder.parent / f".{folder.name}.draft-{os.getpid()}"
     with storage_errors(folder):
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            _drop_stale_drafts(folder)
             draft.mkdir(parents=True)
             yield draft
             if not folder.exists():
@@ -194,6 +194,24 @@ def storage_errors(target: Path) -> Iterator[None]:
             where="checkpoint",
             remedy="free space, or give a folder on another disk; what was complete before is intact",
         ) from error
+
+
+def _drop_stale_drafts(folder: Path) -> None:
+    """Remove drafts of ``folder`` that processes left behind which are no more (or that this one made)."""
+    for draft in folder.parent.glob(f".{folder.name}.draft-*"):
+        owner = draft.name.rpartition("-")[2]
+        if not owner.isdigit() or int(owner) == os.getpid() or not _alive(int(owner)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _same_or_conflict(folder: Path, digest: str) -> CheckpointRef:

@@ -32,12 +32,15 @@ def score(
             logits = model.logits(piece)
         with torch.no_grad():
             scores = logits.detach().float()
-            total = torch.logsumexp(scores, dim=1, keepdim=True)
-            logprobs[part] = scores.gather(1, targets[part]) - total
+            top = scores.amax(dim=1, keepdim=True)
+            picked = scores.gather(1, targets[part]) - top
+            powers = scores.sub_(top).exp_()
+            total = powers.sum(dim=1, keepdim=True)
+            logprobs[part] = picked - total.log()
             if coefficients is None or grads is None:
                 continue
             factor = coefficients[part]
-            slope = scores.sub_(total).exp_().mul_(-factor.sum(dim=1, keepdim=True))
+            slope = powers.mul_(factor.sum(dim=1, keepdim=True).neg_().div_(total))
             slope.scatter_add_(1, targets[part], factor)
         torch.autograd.backward(logits, slope.to(logits.dtype))
         if piece.grad is not None:
