@@ -1,0 +1,122 @@
+"""A4: each wrong input is one clear sentence and a documented exit code, before anything heavy starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crucible_ir import ExitCode
+
+
+def write_rows(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def chat(question: str) -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]
+    return json.dumps({"messages": messages})
+
+
+def test_a_misspelt_key_is_named_with_the_nearest_one(crucible: Any) -> None:
+    code, _, err = crucible("run", "sl_basic", "learning_rat=1e-3", "data.limt=3")
+    assert code == ExitCode.USAGE
+    assert "unknown key 'learning_rat'; did you mean 'learning_rate'?" in err
+    assert "data.limt" in err
+    assert "did you mean 'limit'?" in err
+
+
+def test_a_batch_larger_than_the_data_names_both_numbers(crucible: Any, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "few.jsonl", [chat(f"Is {n} a number?") for n in range(5)])
+    code, _, err = crucible(
+        "run", "sl_basic", "model=tiny", f"data.path={data}", "data.eval_split=none", "batch_size=8"
+    )
+    assert code == ExitCode.USAGE
+    assert "batch of 8 is larger than the 5 rows" in err
+    assert "batch_size ≤ 5" in err
+    assert not crucible.run_dirs()
+
+
+def test_a_missing_model_is_named(crucible: Any) -> None:
+    code, _, err = crucible("run", "sl_basic", "model=./no/such/folder", "data.path=tiny", "batch_size=8")
+    assert code == ExitCode.NOT_FOUND
+    assert "no/such/folder" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_missing_dataset_is_named(crucible: Any) -> None:
+    code, _, err = crucible("run", "sl_basic", "model=tiny", "data.path=./absent.jsonl", "batch_size=8")
+    assert code == ExitCode.NOT_FOUND
+    assert "absent.jsonl" in err
+
+
+def test_an_unreadable_line_is_named_by_its_number(crucible: Any, tmp_path: Path) -> None:
+    lines = [chat(f"Is {n} a number?") for n in range(9)]
+    lines[6] = '{"messages": [{"role": "user", '
+    data = write_rows(tmp_path / "broken.jsonl", lines)
+    code, _, err = crucible(
+        "run", "sl_basic", "model=tiny", f"data.path={data}", "data.eval_split=none", "batch_size=4"
+    )
+    assert code == ExitCode.DATA
+    assert "broken.jsonl" in err
+    assert "7" in err
+
+
+def test_an_unknown_adapter_is_named_with_the_nearest_one(crucible: Any, tmp_path: Path) -> None:
+    manifest = tmp_path / "mine.toml"
+    manifest.write_text('profile = "mine"\nextends = "offline"\n[ports.metrics_store]\nadapter = "sqlit"\n')
+    code, _, err = crucible(
+        "run", "sl_basic", "model=tiny", "data.path=tiny", "batch_size=8", "-m", str(manifest)
+    )
+    assert code == ExitCode.ADAPTER
+    assert "'sqlit'" in err
+    assert "did you mean 'sqlite'" in err
+
+
+def test_an_unknown_recipe_verb_and_renderer_are_named(crucible: Any) -> None:
+    code, _, err = crucible("run", "sl_basik")
+    assert code == ExitCode.ADAPTER
+    assert "did you mean 'sl_basic'" in err
+    code, _, err = crucible("rum")
+    assert code == ExitCode.USAGE
+    assert "did you mean 'run'" in err
+    code, _, err = crucible(
+        "run", "sl_basic", "model=tiny", "data.path=tiny", "batch_size=8", "renderer=role_colom"
+    )
+    assert code == ExitCode.USAGE
+    assert "did you mean 'role_colon'" in err
+
+
+def test_errors_are_json_when_json_is_asked_for(crucible: Any) -> None:
+    code, out, err = crucible("run", "sl_basic", "batch_size=0", "--json")
+    assert code == ExitCode.USAGE
+    assert out == ""
+    body = json.loads(err)["error"]
+    assert body["exit_code"] == ExitCode.USAGE
+    assert [problem["path"] for problem in body["problems"]] == ["batch_size"]
+
+
+@pytest.mark.slow
+def test_a_corrupt_checkpoint_is_named_and_an_older_one_goes_on(
+    crucible: Any, small: tuple[str, ...]
+) -> None:
+    code, _, err = crucible("run", "sl_basic", *small, "save_every=4", "-q")
+    assert code == 0, err
+    (run_dir,) = crucible.run_dirs()
+    log = run_dir / "events.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    cut = max(n for n, line in enumerate(lines) if '"checkpoint.saved"' in line and "step_000008" in line)
+    log.write_text("".join(lines[: cut + 1]))  # the process died right after its second checkpoint
+    spoiled = next(path for path in (run_dir / "checkpoints" / "step_000008").glob("*.safetensors"))
+    data = bytearray(spoiled.read_bytes())
+    data[len(data) // 2] ^= 1
+    spoiled.write_bytes(data)
+    code, _, err = crucible("resume", run_dir.name, "-q")
+    assert code == ExitCode.INTEGRITY
+    assert spoiled.name in err
+    assert "step_000004" in err
+    code, _, err = crucible("resume", run_dir.name, "--checkpoint", "step_000004", "-q")
+    assert code == 0, err
