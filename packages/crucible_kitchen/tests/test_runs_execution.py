@@ -35,6 +35,7 @@ from crucible_kitchen.runs.checkpoints import resume_point, saved_checkpoints, v
 from crucible_kitchen.runs.execution import RunExecutor
 from crucible_kitchen.runs.folder import RunFolder, RunSettings
 from crucible_kitchen.runs.home import Home
+from crucible_kitchen.runs.lease import LeaseSettings
 from crucible_kitchen.runs.store import RunStore
 from crucible_telemetry.events.log import LogSettings
 
@@ -465,3 +466,30 @@ def test_a_planted_secret_is_in_no_file_and_no_error(
     assert record.error is not None
     assert "broke with [redacted]" in record.error
     assert any(event.data.get("also") == "[redacted]" for event in crucible.events("last").events)
+
+
+def test_a_created_run_whose_worker_never_came_is_begun_by_resume(home: Path, experiment: Make) -> None:
+    run = created(home, experiment())
+    assert executor(home).resume(run).state is RunState.COMPLETED
+    assert kinds(run) == ["run.created", "run.started", "run.completed"]
+
+
+def test_an_owner_that_lost_its_run_writes_nothing_more(home: Path, experiment: Make) -> None:
+    run = created(home, experiment())
+
+    async def execute(plan: Any, scope: RunScope) -> Outcome:
+        lease = run.path / "lease.lock"
+        lease.write_text('{"pid": 7, "host": "far"}')
+        import anyio
+
+        while True:
+            scope.emit("log", {"message": "still here"})
+            await anyio.sleep(0.001)
+
+    beating = LeaseSettings(beat_s=0.001)
+    run = RunFolder(run.path, RunSettings(lease=beating))
+    engine = Engine(compile=lambda experiment, ports: None, execute=execute)
+    with pytest.raises(ConflictError, match="was taken over by process 7 on far") as caught:
+        RunExecutor(Home(home), environ={}, engine=engine).start(run)
+    assert "could not be written down" in caught.value.__notes__[0]
+    assert kinds(run) == ["run.created", "run.started"]

@@ -156,3 +156,22 @@ def test_a_lease_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         Lease(tmp_path / "none" / "lease.lock", run_id="r").acquire()
     with pytest.raises(StorageError, match="broken"):
         Lease(tmp_path / "lease.lock", run_id="r", settings=settings(flock=broken)).acquire()
+
+
+def test_an_owner_that_was_silent_too_long_sees_that_the_run_was_taken(
+    tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    path = tmp_path / "lease.lock"
+    with Lease(path, run_id="r", settings=settings(flock=no_locks, beat_s=0.001)) as lease:
+        lease.check()
+        path.write_text('{"pid": 7, "host": "far"}')
+
+        def refused() -> bool:
+            try:
+                lease.check()
+            except ConflictError as error:
+                return "r was taken over by process 7 on far" in str(error)
+            return False
+
+        eventually(refused)
+    assert path.read_text() == '{"pid": 7, "host": "far"}'

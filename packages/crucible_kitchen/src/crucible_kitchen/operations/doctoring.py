@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -24,6 +26,7 @@ __all__ = ["doctor"]
 
 _LEAST_FREE_BYTES = 1 << 30
 _OLDEST_PYTHON = (3, 11)
+_TORCH_LIMIT_S = 120.0
 
 
 def doctor(service: Service, request: OneManifest) -> DoctorReport:
@@ -31,7 +34,7 @@ def doctor(service: Service, request: OneManifest) -> DoctorReport:
     checks = [
         _python(),
         _packages(),
-        _torch(),
+        _torch(service.environ),
         _home(service.home.root),
         _disk(service.home.root),
         _names(),
@@ -59,19 +62,33 @@ def _packages() -> Check:
     )
 
 
-def _torch() -> Check:
+_TORCH = """
+import torch
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+print(f"{torch.__version__}, {torch.get_num_threads()} threads, {gpu}")
+"""
+
+
+def _torch(environ: Mapping[str, str]) -> Check:
+    """Asked in a process of its own, so that a broken installation cannot take the doctor with it."""
     try:
-        import torch
-    except ImportError as error:
-        return Check(
-            name="torch",
-            ok=False,
-            detail=f"not importable ({error})",
-            remedy="install crucible-kitchen[torch] for the local engine",
+        done = subprocess.run(
+            [sys.executable, "-c", _TORCH],
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            timeout=_TORCH_LIMIT_S,
+            check=False,
         )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    detail = f"{torch.__version__}, {torch.get_num_threads()} threads, {device}"
-    return Check(name="torch", ok=True, detail=detail)
+        ok, told = done.returncode == 0, (done.stdout.strip() or done.stderr.strip() or str(done.returncode))
+    except subprocess.TimeoutExpired:
+        ok, told = False, f"no answer within {_TORCH_LIMIT_S} s"
+    return Check(
+        name="torch",
+        ok=ok,
+        detail=told.splitlines()[-1],
+        remedy="" if ok else "install crucible-kitchen[torch] for the local engine",
+    )
 
 
 def _nearest_folder(path: Path) -> Path:

@@ -28,6 +28,7 @@ from crucible_kitchen.engine.scope import Outcome, Ports, RunScope
 from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.runs.checkpoints import SavedCheckpoint, remove_leftovers
 from crucible_kitchen.runs.folder import RunFolder
+from crucible_kitchen.runs.lease import Lease
 from crucible_kitchen.runs.requests import CancelWatch, DecisionBook
 
 __all__ = ["Attempt", "Ending", "Engine", "InterruptedRun", "Listener", "Prepared", "default_engine"]
@@ -82,9 +83,15 @@ class Attempt:
     """One process's turn at a run. A turn that does not get to begin a second time leaves no event."""
 
     def __init__(
-        self, *, run: RunFolder, source: SavedCheckpoint | None, listeners: tuple[Listener, ...]
+        self,
+        *,
+        run: RunFolder,
+        lease: Lease,
+        source: SavedCheckpoint | None,
+        listeners: tuple[Listener, ...],
     ) -> None:
         self._run = run
+        self._lease = lease
         self._source = source
         self._listeners = listeners
         self._log = run.log()
@@ -139,6 +146,7 @@ class Attempt:
         return Ending(event=EventType.RUN_FAILED, data=data, error=error)
 
     def _emit(self, type: str, data: Mapping[str, Any]) -> None:
+        self._lease.check()
         self._log.append(type, data)
 
     def _tell(self, type: str, data: Mapping[str, Any]) -> None:

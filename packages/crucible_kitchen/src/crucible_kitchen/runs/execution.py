@@ -113,8 +113,8 @@ class RunExecutor:
         manifest = run.manifest()
         redactor = redactor_for(self._environ, manifest)
         run = RunFolder(run.path, replace(run.settings, redact=redactor))
-        with run.lease():
-            attempt = Attempt(run=run, source=admit(), listeners=self._listeners)
+        with run.lease() as lease:
+            attempt = Attempt(run=run, lease=lease, source=admit(), listeners=self._listeners)
             try:
                 ending = attempt.run(lambda: prepared or self._prepared(run, manifest), self._the_engine)
                 attempt.write(ending)

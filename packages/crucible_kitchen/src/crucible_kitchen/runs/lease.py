@@ -111,6 +111,7 @@ class Lease:
         self._settings = settings or LeaseSettings()
         self._fd: int | None = None
         self._stop = threading.Event()
+        self._taken_by: Owner | None = None
 
     def __enter__(self) -> Self:
         """Acquire."""
@@ -161,11 +162,25 @@ class Lease:
         self._stop.set()
         fd, self._fd = self._fd, None
         try:
-            os.ftruncate(fd, 0)
+            if self._taken_by is None:
+                os.ftruncate(fd, 0)
         except OSError:
             pass  # a disk that refuses even this leaves the name of a process that is gone
         finally:
             os.close(fd)
+
+    def check(self) -> None:
+        """Look whether the lease is still ours; costs nothing.
+
+        Raises:
+            ConflictError: this process was silent for so long that another one took the run.
+        """
+        if self._taken_by is not None:
+            raise ConflictError(
+                what=f"{self.run_id} was taken over by {self._taken_by} while this process was silent",
+                where=str(self.path),
+                remedy=f"leave it to that process; `crucible show {self.run_id}` follows it",
+            )
 
     def _contend(self, fd: int) -> Owner | None:
         """Lock the file; a reader that only looks may hold it for a moment, so try for a short while."""
@@ -177,8 +192,12 @@ class Lease:
                 return owner
             time.sleep(0.01)
 
+    @property
+    def _me(self) -> Owner:
+        return Owner(pid=os.getpid(), host=self._settings.host)
+
     def _sign(self, fd: int) -> None:
-        text = json.dumps({"pid": os.getpid(), "host": self._settings.host}).encode()
+        text = json.dumps({"pid": self._me.pid, "host": self._me.host}).encode()
         os.ftruncate(fd, 0)
         os.pwrite(fd, text, 0)
 
@@ -187,6 +206,10 @@ class Lease:
             if self._fd != fd:
                 return
             try:
+                owner = _read(fd)
+                if owner is not None and owner != self._me:
+                    self._taken_by = owner
+                    return
                 os.utime(self.path)
             except OSError:
                 continue  # a full or vanished filesystem: the next beat may go through
