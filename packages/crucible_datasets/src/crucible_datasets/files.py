@@ -7,7 +7,12 @@ from pathlib import Path
 from crucible_datasets.formats import SUFFIXES, holds_split, split_of, split_stem
 from crucible_ir import DataError, DatasetRef, NotFoundError, nearest
 
-__all__ = ["dataset_files", "folder_splits"]
+__all__ = ["dataset_files", "folder_splits", "looks_like_path"]
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be a path, not a hub id: it ends as data files do, or begins as paths do."""
+    return split_stem(Path(name))[1] in SUFFIXES or name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def folder_splits(folder: Path) -> dict[str, list[Path]]:

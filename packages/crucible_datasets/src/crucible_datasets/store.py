@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from crucible_datasets.files import dataset_files
-from crucible_datasets.formats import MAX_LINE_BYTES, SUFFIXES, split_stem
+from crucible_datasets.files import dataset_files, looks_like_path
+from crucible_datasets.formats import MAX_LINE_BYTES
 from crucible_datasets.mapping import FieldMapping
 from crucible_datasets.memory import MemoryDataset, MemoryDatasets
 from crucible_datasets.snapshots import RowStream, snapshot_of, snapshot_of_stream
@@ -110,7 +110,9 @@ class LocalDatasetStore:
 
     def _files(self, ref: DatasetRef) -> list[Path]:
         path = self.path_of(ref)
-        if ref.source == "hub" or (ref.source == "auto" and not path.exists() and not _like_a_path(ref.id)):
+        if ref.source == "hub" or (
+            ref.source == "auto" and not path.exists() and not looks_like_path(ref.id)
+        ):
             raise ConfigError(
                 what=f"{ref.id!r} is no file or folder here, and the local store reads no hub",
                 where="dataset.id",
@@ -123,8 +125,3 @@ class LocalDatasetStore:
                 remedy="name a file or a hub id",
             )
         return dataset_files(path, ref)
-
-
-def _like_a_path(name: str) -> bool:
-    """Whether a name can only be a path: it has a data file's suffix, or begins as paths do."""
-    return split_stem(Path(name))[1] in SUFFIXES or name.startswith(("/", ".", "~")) or name.count("/") > 1

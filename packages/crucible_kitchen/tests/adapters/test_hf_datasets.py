@@ -321,7 +321,10 @@ def test_local_files_and_folders_load_through_the_same_store(process: HubProcess
     assert messages(taken["rows"]) == messages(rows[:2])
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"\n')
     assert "bad.jsonl, line 1, column 15" in failure(process, "load", str(tmp_path / "bad.jsonl")).text
-    assert failure(process, "load", "./nowhere.jsonl").kind == "NotFoundError"
+    for name in ("./nowhere.jsonl", "nowhere.jsonl", "data/nowhere.parquet"):
+        missing = failure(process, "load", name)
+        assert missing.kind == "NotFoundError"
+        assert "no such file or folder" in missing.text
     assert failure(process, "load", "rows", source="memory").kind == "NotFoundError"
 
 

@@ -18,7 +18,7 @@ from crucible_datasets import (
     snapshot_of,
     snapshot_of_stream,
 )
-from crucible_datasets.files import dataset_files
+from crucible_datasets.files import dataset_files, looks_like_path
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, Row
 from crucible_kitchen.adapters.hf_client import HubErrors, NoProgressBars, hub_token, missing_sdk
 
@@ -107,7 +107,8 @@ class HuggingFaceDatasetStore:
             return True
         path = self._local.path_of(ref)
         if ref.source == "hub" or not path.exists():
-            return ref.source == "file" or (ref.source == "auto" and self._local.holds(ref)) or _a_path(ref)
+            path_like = ref.source == "auto" and looks_like_path(ref.id)
+            return ref.source == "file" or path_like or (ref.source == "auto" and self._local.holds(ref))
         if path.is_dir():
             return not _needs_datasets(path)
         return ref.format != "parquet" and path.suffix != ".parquet"
@@ -186,11 +187,6 @@ class _ArrowRows:
     def locate(self, position: int) -> str:
         """Name, split and row number (from 1)."""
         return f"{self._label} {position + 1}"
-
-
-def _a_path(ref: DatasetRef) -> bool:
-    """Whether a name that does not exist here can only have been meant as a path."""
-    return ref.source == "auto" and (ref.id.startswith(("/", "./", "../", "~")) or ref.id.count("/") > 1)
 
 
 def _needs_datasets(folder: Path) -> bool:
