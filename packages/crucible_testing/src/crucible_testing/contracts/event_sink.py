@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -30,9 +30,11 @@ class EventSinkContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def sink(self, open_sink: Callable[[Callable[[], datetime]], EventSink]) -> EventSink:
+    def sink(self, open_sink: Callable[[Callable[[], datetime]], EventSink]) -> Iterator[EventSink]:
         """One open sink; its clock stands still."""
-        return open_sink(lambda: NOON)
+        sink = open_sink(lambda: NOON)
+        yield sink
+        sink.close()
 
     def test_it_fits_the_port(self, sink: EventSink) -> None:
         assert isinstance(sink, EventSink)
@@ -77,6 +79,7 @@ class EventSinkContract:
         events = [sink.append("x.y") for _ in times]
         assert [event.at for event in events] == times
         assert [event.seq for event in sink.read()] == ([1, 2, 3] if self.keeps_events else [])
+        sink.close()
 
     def test_numbers_that_json_lacks_become_words(self, sink: EventSink) -> None:
         event = sink.append("x.y", {"loss": math.nan, "deep": [math.inf, -math.inf]})
@@ -97,6 +100,7 @@ class EventSinkContract:
         second = open_sink(lambda: NOON)
         expected = 2 if self.keeps_events and self.survives_reopening else 1
         assert second.append("x.y").seq == expected
+        second.close()
 
     def test_threads_share_one_sequence(self, sink: EventSink) -> None:
         seqs: list[int] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pytest
@@ -50,9 +50,11 @@ class ModelRegistryContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def registry(self, open_registry: Callable[[], ModelRegistry]) -> ModelRegistry:
+    def registry(self, open_registry: Callable[[], ModelRegistry]) -> Iterator[ModelRegistry]:
         """One open registry, empty."""
-        return open_registry()
+        registry = open_registry()
+        yield registry
+        registry.close()
 
     def test_it_fits_the_port(self, registry: ModelRegistry) -> None:
         assert isinstance(registry, ModelRegistry)
