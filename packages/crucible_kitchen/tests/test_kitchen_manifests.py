@@ -283,6 +283,10 @@ def test_every_adapter_is_closed_even_when_one_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="would not close"):
         anyio.run(failing.aclose)
     anyio.run(failing.aclose)
+    ports.close()
+    ports.get("metrics_store")
+    ports.close()
+    assert store.closed == ["store", "store"]
 
 
 def test_unset_variables_are_told_before_anything_is_built(tmp_path: Path) -> None:

@@ -265,3 +265,27 @@ def test_a_failed_run_of_the_api_raises_and_is_listed(crucible: Crucible, experi
         crucible.run(experiment(fail_at=1))
     assert crucible.list().runs[0].state is RunState.FAILED
     assert crucible.cancel("last").state is RunState.CANCELLED
+
+
+def test_wrong_arguments_of_a_method_are_told_like_any_wrong_input(crucible: Crucible) -> None:
+    with pytest.raises(ConfigError, match=r"^status.run_id: "):
+        crucible.status("")
+    with pytest.raises(ConfigError, match=r"^list.limit: "):
+        crucible.list(limit=0)
+
+
+def test_adapters_that_checking_built_are_closed(
+    crucible: Crucible, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(
+        "crucible_kitchen.manifests.ports.ManifestPorts.close", lambda ports: closed.append("closed")
+    )
+    crucible.plan(experiment())
+    crucible.create(experiment(), start=False)
+    with pytest.raises(ConfigError):
+        crucible.plan(experiment(hold_att=1))
+    with pytest.raises(NotFoundError):
+        crucible.run(experiment(), parent_run="run_9_00000000")
+    assert crucible.run(experiment(), idempotency_key="k") == crucible.run(experiment(), idempotency_key="k")
+    assert len(closed) == 5

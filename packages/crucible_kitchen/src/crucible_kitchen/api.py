@@ -55,37 +55,41 @@ class Crucible:
 
     def plan(self, what: Experiment | str, **settings: Any) -> runs.PlanReport:
         """Check an experiment, or a recipe with ``config=…``, whole; nothing is written."""
-        return self._call("plan", _spec(runs.RunSpec, what, settings), runs.PlanReport)
+        return self._call("plan", _spec(what, settings), runs.PlanReport)
 
     def create(self, what: Experiment | str, **settings: Any) -> RunRecord:
         """Write a run down and execute it in a process of its own; settings are those of ``CreateRun``."""
-        return self._call("create", _spec(runs.CreateRun, what, settings), RunRecord)
+        return self._call("create", _spec(what, settings), RunRecord)
 
     def run(self, what: Experiment | str, **settings: Any) -> RunRecord:
         """Write a run down and execute it here; settings are those of ``RunSpec``."""
-        return self._call("run", _spec(runs.RunSpec, what, settings), RunRecord)
+        return self._call("run", _spec(what, settings), RunRecord)
 
     def resume(self, run_id: str, checkpoint: str | None = None, *, detached: bool = False) -> RunRecord:
         """Go on with a run from its newest checkpoint, or from the one named."""
-        request = runs.ResumeRun(run_id=run_id, checkpoint=checkpoint, detached=detached)
+        request = {"run_id": run_id, "checkpoint": checkpoint, "detached": detached}
         return self._call("resume", request, RunRecord)
 
     def cancel(self, run_id: str, *, actor: str = "local") -> RunRecord:
         """Stop a run, from whatever process."""
-        return self._call("cancel", runs.CancelRun(run_id=run_id, actor=actor), RunRecord)
+        return self._call("cancel", {"run_id": run_id, "actor": actor}, RunRecord)
 
     def decide(
         self, run_id: str, request_digest: str, *, approved: bool, actor: str = "local", comment: str = ""
     ) -> RunRecord:
         """Answer what a run waits for; ``resume`` then lets it go on."""
-        request = runs.DecideRun(
-            run_id=run_id, request_digest=request_digest, approved=approved, actor=actor, comment=comment
-        )
+        request = {
+            "run_id": run_id,
+            "request_digest": request_digest,
+            "approved": approved,
+            "actor": actor,
+            "comment": comment,
+        }
         return self._call("decide", request, RunRecord)
 
     def status(self, run_id: str) -> RunRecord:
         """The record of a run as it stands."""
-        return self._call("status", runs.OneRun(run_id=run_id), RunRecord)
+        return self._call("status", {"run_id": run_id}, RunRecord)
 
     def list(
         self,
@@ -96,52 +100,52 @@ class Crucible:
         tag: str | None = None,
     ) -> runs.RunList:
         """Runs, newest first."""
-        request = runs.ListRuns(limit=limit, state=state, recipe=recipe, tag=tag)
+        request = {"limit": limit, "state": state, "recipe": recipe, "tag": tag}
         return self._call("list", request, runs.RunList)
 
     def events(self, run_id: str, after: int = 0, limit: int | None = None) -> runs.EventPage:
         """Events of a run with ``seq > after``."""
-        request = runs.EventsAfter(run_id=run_id, after=after, limit=limit)
+        request = {"run_id": run_id, "after": after, "limit": limit}
         return self._call("events", request, runs.EventPage)
 
     def metrics(self, run_id: str, after_step: int | None = None) -> runs.MetricTable:
         """Metrics of a run, one row per step."""
-        request = runs.MetricsAfter(run_id=run_id, after_step=after_step)
+        request = {"run_id": run_id, "after_step": after_step}
         return self._call("metrics", request, runs.MetricTable)
 
     def artifacts(self, run_id: str) -> runs.ArtifactList:
         """What a run has written."""
-        return self._call("artifacts", runs.OneRun(run_id=run_id), runs.ArtifactList)
+        return self._call("artifacts", {"run_id": run_id}, runs.ArtifactList)
 
     def fetch(self, run_id: str, artifact: str, destination: str | Path) -> runs.FetchedArtifact:
         """Copy an artifact to a path."""
-        request = runs.FetchArtifact(run_id=run_id, artifact=artifact, destination=str(destination))
+        request = {"run_id": run_id, "artifact": artifact, "destination": str(destination)}
         return self._call("fetch", request, runs.FetchedArtifact)
 
     def adapters(self, port: str | None = None, *, check: bool = False) -> catalog.AdapterList:
         """Installed adapters; ``check`` imports each and looks whether it fits."""
-        return self._call("adapters", catalog.ListAdapters(port=port, check=check), catalog.AdapterList)
+        return self._call("adapters", {"port": port, "check": check}, catalog.AdapterList)
 
     def recipes(self, name: str | None = None) -> catalog.Catalog:
         """Installed recipes."""
-        return self._call("recipes", catalog.ListNames(name=name), catalog.Catalog)
+        return self._call("recipes", {"name": name}, catalog.Catalog)
 
     def workflows(self, name: str | None = None) -> catalog.Catalog:
         """Installed workflows."""
-        return self._call("workflows", catalog.ListNames(name=name), catalog.Catalog)
+        return self._call("workflows", {"name": name}, catalog.Catalog)
 
     def stages(self, name: str | None = None) -> catalog.Catalog:
         """Installed stages."""
-        return self._call("stages", catalog.ListNames(name=name), catalog.Catalog)
+        return self._call("stages", {"name": name}, catalog.Catalog)
 
     def doctor(self, manifest: str = "offline") -> catalog.DoctorReport:
         """What is in order on this machine and what is not."""
-        return self._call("doctor", catalog.OneManifest(manifest=manifest), catalog.DoctorReport)
+        return self._call("doctor", {"manifest": manifest}, catalog.DoctorReport)
 
     def _call(self, operation: str, payload: Contract | Mapping[str, Any], output: type[C]) -> C:
         return cast(C, self.call(operation, payload))
 
 
-def _spec(model: type[runs.RunSpec], what: Experiment | str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"recipe": what} if isinstance(what, str) else {"experiment": what}
+def _spec(what: Experiment | str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {"recipe": what} if isinstance(what, str) else {"experiment": what}
     return {**named, **settings}

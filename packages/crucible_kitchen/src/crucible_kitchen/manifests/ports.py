@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from crucible_ir.errors import AdapterError, ConfigError, CrucibleError, Problem, nearest
 from crucible_kitchen.manifests.manifest import AdapterChoice, Manifest, is_reference
 from crucible_kitchen.plugins.discovery import Plugin, find
@@ -95,6 +97,11 @@ class ManifestPorts:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def close(self) -> None:
+        """``aclose`` for plain code, outside any event loop."""
+        if self._built:
+            anyio.run(self.aclose)
 
     def _build(self, port: str, choice: AdapterChoice) -> Any:
         plugin, factory = load_adapter(port, choice.adapter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from crucible_ir import ConfigError, Experiment, RunRecord
+from crucible_ir import ConfigError, Experiment, RunRecord, RunState
 from crucible_ir.approvals import ApprovalDecision
 from crucible_kitchen.catalog import recipe as installed_recipe
 from crucible_kitchen.manifests.credentials import redactor_for
@@ -54,6 +54,7 @@ def experiment_of(service: Service, spec: RunSpec) -> Experiment:
 
 
 def _prepare(service: Service, spec: RunSpec) -> Prepared:
+    """The checked plan of ``spec``; its ports are to be closed."""
     experiment = experiment_of(service, spec)
     return service.executor.prepare(experiment, service.manifest_of(experiment))
 
@@ -74,6 +75,7 @@ def _write(service: Service, spec: RunSpec, prepared: Prepared) -> RunFolder:
 def plan(service: Service, spec: RunSpec) -> PlanReport:
     """Check the whole plan and write nothing."""
     prepared = _prepare(service, spec)
+    prepared.ports.close()
     experiment = prepared.experiment
     return PlanReport(
         experiment_id=experiment.id,
@@ -90,8 +92,10 @@ def plan(service: Service, spec: RunSpec) -> PlanReport:
 
 def create(service: Service, request: CreateRun) -> RunRecord:
     """Check the plan, write the run down, and let a process of its own execute it."""
-    run = _write(service, request, _prepare(service, request))
-    if request.start and run.record().state == "created":
+    prepared = _prepare(service, request)
+    prepared.ports.close()
+    run = _write(service, request, prepared)
+    if request.start and run.record().state is RunState.CREATED:
         detach(run, service.home, environ=service.environ)
     return run.record()
 
@@ -99,9 +103,14 @@ def create(service: Service, request: CreateRun) -> RunRecord:
 def run(service: Service, spec: RunSpec) -> RunRecord:
     """Check the plan, write the run down and execute it in this process."""
     prepared = _prepare(service, spec)
-    created = _write(service, spec, prepared)
-    record = created.record()
-    if record.state != "created" and spec.idempotency_key is not None:
+    try:
+        created = _write(service, spec, prepared)
+        record = created.record()
+    except BaseException:
+        prepared.ports.close()
+        raise
+    if record.state is not RunState.CREATED and spec.idempotency_key is not None:
+        prepared.ports.close()
         return record
     return service.executor.start(created, prepared)
 

@@ -39,7 +39,7 @@ class RunExecutor:
         self._listeners = listeners
 
     def prepare(self, experiment: Experiment, manifest: Manifest) -> Prepared:
-        """Check adapters and the whole plan; nothing heavy is loaded.
+        """Check adapters and the whole plan; nothing heavy is loaded. Whoever asks closes ``ports``.
 
         Raises:
             ConfigError: every problem of the plan at once.
@@ -47,9 +47,12 @@ class RunExecutor:
         """
         ports = ManifestPorts(manifest, home=self._home.root, environ=self._environ)
         ports.check()
-        return Prepared(
-            experiment=experiment, ports=ports, plan=self._the_engine().compile(experiment, ports)
-        )
+        try:
+            plan = self._the_engine().compile(experiment, ports)
+        except BaseException:
+            ports.close()
+            raise
+        return Prepared(experiment=experiment, ports=ports, plan=plan)
 
     def start(self, run: RunFolder, prepared: Prepared | None = None) -> RunRecord:
         """Execute a run that was just created, to its end or to a question.
