@@ -207,6 +207,39 @@ def test_no_planted_secret_survives_anywhere(value: object, secret: str) -> None
     assert out["c"] == out["a"][0] == redact(value)
 
 
+HOSTILE = [
+    "a-",
+    "key",
+    "api_",
+    "a_",
+    "sk-",
+    "://",
+    "eyJ",
+    "eyJ-",
+    "eyJaaaaaaaaa.",
+    "Bearer ",
+    "token ",
+    "token = ",
+]
+HOSTILE += [
+    "authorization: ",
+    "-----BEGIN PRIVATE KEY-----",
+    "hf_",
+    "x@",
+    "://a:",
+    'token"',
+    "password :",
+    "AKIA",
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_the_time_grows_no_faster_than_the_text(piece: str) -> None:
+    """Each would take minutes with a pattern that tries every start against every end."""
+    assert redact(piece * (200_000 // len(piece)) + "token") != ""
+
+
 @given(NESTED)
 def test_redacting_twice_is_redacting_once(value: object) -> None:
     once = redact(value)

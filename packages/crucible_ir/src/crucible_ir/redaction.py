@@ -32,7 +32,7 @@ _SHAPES = re.compile(
     -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
     | (?<![A-Za-z0-9]) (?:
         hf_[A-Za-z0-9]{16,}
-      | sk-(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}
+      | sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{16,}
       | tml-[A-Za-z0-9_-]{8,}
       | gh[opsur]_[A-Za-z0-9]{20,}
       | github_pat_[A-Za-z0-9_]{20,}
@@ -40,8 +40,8 @@ _SHAPES = re.compile(
       | xox[abeprs]-[A-Za-z0-9-]{10,}
       | AIza[A-Za-z0-9_-]{30,}
       | (?:AKIA|ASIA|AROA|AIDA|AGPA)[A-Z0-9]{16}(?![A-Za-z0-9])
-      | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*
     )
+    | (?<![A-Za-z0-9_-]) eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -53,8 +53,7 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    r"((?<![A-Za-z])(?:[A-Za-z0-9]+[_-])*"
-    r"(?:api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|secret[_-]?key|private[_-]?key|token|passw(?:or)?d|pwd"
+    r"((?<![A-Za-z])(?:api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|secret[_-]?key|private[_-]?key|token|passw(?:or)?d|pwd"
     r"|passphrase|(?:client[_-])?secret)"
     r"(?:[\"']\s*:\s*[\"']|\s*=\s*[\"']?))"
     r"(?!\[redacted\]|\d+(?:\.\d+)?(?![A-Za-z0-9])|(?:None|null|true|false)\b)[^\s\"'&,;)}\]]+",
