@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crucible_ir import ConfigError, ConflictError, NotFoundError
+from crucible_ir import ConfigError, ConflictError, IntegrityError, NotFoundError
 from crucible_testing.contracts.training import make_datum
 from crucible_torch import LocalBackend
 from crucible_train.ports import TrainingSpec
@@ -151,6 +151,54 @@ def test_a_missing_model_says_what_to_do(backend: LocalBackend, tmp_path: Path) 
         backend.check(spec_for(tmp_path / "empty", tmp_path))
 
 
+def cached(model: Path, cache: Path, name: str, *, shards: int) -> None:
+    """Put a model into a hub cache, as the hub's client lays it out."""
+    from safetensors.torch import load_file, save_file
+
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / "c0ffee"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    shutil.copytree(model, snapshot)
+    if shards > 1:
+        tensors = load_file(snapshot / "model.safetensors")
+        (snapshot / "model.safetensors").unlink()
+        owner = {key: f"part-{n % shards}.safetensors" for n, key in enumerate(sorted(tensors))}
+        for part in set(owner.values()):
+            held = {key: tensors[key] for key, place in owner.items() if place == part}
+            save_file(held, snapshot / part, metadata={"format": "pt"})
+        index = {"metadata": {}, "weight_map": owner}
+        (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_hub_id_is_served_from_the_cache(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached(qwen3, tmp_path / "hub", "someone/tiny", shards=shards)
+    backend.check(spec_for("someone/tiny", tmp_path))
+    here = asyncio.run(backend.create_training_client(spec_for(qwen3, tmp_path)))
+    there = asyncio.run(backend.create_training_client(spec_for("someone/tiny", tmp_path)))
+    assert there.forward(DATA).result() == here.forward(DATA).result()
+    assert asyncio.run(backend.load_tokenizer("someone/tiny")).vocab_size > 250
+    assert (backend.model_digest("someone/tiny") == backend.model_digest(str(qwen3))) is (shards == 1)
+
+
+def test_a_hub_model_without_safetensors_is_not_found(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached(qwen3, tmp_path / "hub", "someone/tiny", shards=1)
+    (tmp_path / "hub/models--someone--tiny/snapshots/c0ffee/model.safetensors").unlink()
+    with pytest.raises(NotFoundError, match="someone/tiny"):
+        backend.model_digest("someone/tiny")
+
+
 def test_pickled_weights_are_never_loaded(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
     folder = edited(qwen3, tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -212,6 +260,46 @@ def test_a_model_type_that_transformers_does_not_know_is_refused(
     folder = edited(qwen3, tmp_path / "odd", model_type="nobodys", auto_map={"AutoModelForCausalLM": "x.Y"})
     with pytest.raises(ConfigError, match="remote code is never run"):
         asyncio.run(backend.create_training_client(spec_for(folder, tmp_path)))
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing", "narrow"])
+def test_damaged_weights_are_refused_and_never_drawn_at_random(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path, harm: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = edited(qwen3, tmp_path / "damaged")
+    path = folder / "model.safetensors"
+    name = "model.layers.0.mlp.gate_proj.weight"
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        tensors = load_file(path)
+        kept = {name: tensors.pop(name)[:1].clone()}
+        save_file(tensors if harm == "missing" else tensors | kept, path, metadata={"format": "pt"})
+    with pytest.raises(IntegrityError, match="damaged"):
+        asyncio.run(backend.create_training_client(spec_for(folder, tmp_path)))
+
+
+def test_an_adapter_without_layers_or_wider_than_its_layers_is_refused() -> None:
+    import torch
+
+    from crucible_torch.adapter import fresh_adapter
+
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match="no layer"):
+        fresh_adapter({}, LoraConfig(), seed=0, device=cpu)
+    with pytest.raises(ConfigError, match="width 8 of small"):
+        fresh_adapter({"large": (64, 64), "small": (8, 64)}, LoraConfig(rank=9), seed=0, device=cpu)
+
+
+def test_a_config_without_a_model_type_is_refused(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:
+    folder = edited(qwen3, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="model_type"):
+        backend.check(spec_for(folder, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -390,3 +390,19 @@ def test_a_gpu_follows_the_cpu(
         sampler = client.sampling_client().result()
         assert sampler.compute_logprobs(some_data()[0].model_input).result()[0] is None
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3 if dtype == "float32" else 0.03)
+
+
+def test_a_batch_without_any_weighted_token_is_a_step_of_zero_gradient(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    backend = LocalBackend(device="cpu", dtype="float32")
+    client = make_client(backend, models["qwen3"], tmp_path)
+    tokens = [5, 6, 7]
+    silent = Datum(
+        ModelInput.from_ints(tokens),
+        {"target_tokens": TensorData.of([6, 7, 8]), "weights": TensorData.of([0.0, 0.0, 0.0])},
+    )
+    client.forward_backward([silent]).result()
+    assert client.optim_step(AdamParams(learning_rate=0.1)).result().metrics["unclipped_grad_l2:mean"] == 0.0
+    with pytest.raises(TrainError, match="no gradients"):
+        client.optim_step(AdamParams()).result()

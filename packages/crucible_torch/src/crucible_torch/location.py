@@ -147,13 +147,28 @@ def _from_hub(name: str, filename: str, local_files_only: bool) -> Path:
 
 
 def _fetch_weights(name: str, local_files_only: bool) -> None:
-    from transformers.utils import cached_file
-
-    index = cached_file(
-        name, _INDEX, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
-    )
+    """Bring weights (one file, or an index and its shards) and the generation settings into the cache."""
+    _optional(name, "generation_config.json", local_files_only)
+    if _optional(name, _SINGLE, local_files_only) is not None:
+        return
+    index = _optional(name, _INDEX, local_files_only)
     if index is None:
         _from_hub(name, _SINGLE, local_files_only)
         return
-    for shard in sorted(set(_parsed(Path(str(index))).get("weight_map", {}).values())):
+    for shard in sorted(set(_parsed(index).get("weight_map", {}).values())):
         _from_hub(name, str(shard), local_files_only)
+
+
+def _optional(name: str, filename: str, local_files_only: bool) -> Path | None:
+    """A file of the hub, or None if the model has none of that name."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        name,
+        filename,
+        local_files_only=local_files_only,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(str(found))

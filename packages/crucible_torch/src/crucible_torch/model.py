@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from crucible_ir.errors import ConfigError, NotFoundError
+from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_torch.adapter import Adapter
 from crucible_torch.attention import ATTENTION_NAME, DecodePlan, PackedPlan, register_attention
 from crucible_torch.layers import (
@@ -142,20 +142,32 @@ def load_model(
 
     Raises:
         ConfigError: transformers knows no such causal language model.
-        NotFoundError: weights are missing.
+        IntegrityError: weights are damaged, or do not fit the config.
     """
+    register_attention()
+    module = _read(files, dtype)
+    module = module.to(device).eval().requires_grad_(not shared)
+    model = LoadedModel(files=files, digest=digest, module=module, device=device, dtype=dtype)
+    if shared:
+        model.kinds = adaptable_layers(module)
+        model.layers = install(module, model.active)
+    return model
+
+
+def _read(files: ModelFiles, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    register_attention()
     try:
         with no_progress_bars():
-            module = AutoModelForCausalLM.from_pretrained(
+            module, report = AutoModelForCausalLM.from_pretrained(
                 str(files.folder),
                 dtype=dtype,
                 attn_implementation=ATTENTION_NAME,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
             )
     except ValueError as error:
         raise ConfigError(
@@ -163,18 +175,20 @@ def load_model(
             where="base_model",
             remedy="give a causal language model that transformers has code for; remote code is never run",
         ) from error
-    except OSError as error:
-        raise NotFoundError(
-            what=f"weights of {files.name} cannot be read ({str(error).splitlines()[0]})",
-            where="base_model",
-            remedy="restore the folder",
-        ) from error
-    module = module.to(device).eval().requires_grad_(not shared)
-    model = LoadedModel(files=files, digest=digest, module=module, device=device, dtype=dtype)
-    if shared:
-        model.kinds = adaptable_layers(module)
-        model.layers = install(module, model.active)
-    return model
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _unreadable(files, str(error).splitlines()[0]) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise _unreadable(files, f"{len(missing)} tensors are missing, such as {missing[0]}")
+    return module
+
+
+def _unreadable(files: ModelFiles, why: str) -> IntegrityError:
+    return IntegrityError(
+        what=f"weights of {files.name} cannot be read ({why})",
+        where="base_model",
+        remedy="restore the model's folder",
+    )
 
 
 @contextmanager

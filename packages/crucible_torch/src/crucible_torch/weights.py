@@ -44,6 +44,7 @@ class Gradients:
         self._weights = weights
         self._pending: dict[str, torch.Tensor] = {}
         self._sums: dict[str, torch.Tensor] = {}
+        self._calls = 0
 
     def collect(self) -> None:
         """Take what backward left on the leaves into the share of the present call."""
@@ -57,6 +58,7 @@ class Gradients:
         for name, grad in self._pending.items():
             _add(self._sums, name, grad)
         self._pending = {}
+        self._calls += 1
 
     def discard(self) -> None:
         """The present call failed: its share is forgotten."""
@@ -67,7 +69,8 @@ class Gradients:
     def take(self) -> dict[str, torch.Tensor]:
         """The sums by name, zeros where nothing arrived; they are cleared. Empty if there were no calls."""
         sums, self._sums = self._sums, {}
-        if not sums:
+        calls, self._calls = self._calls, 0
+        if not calls:
             return {}
         masters = self._weights.masters
         return {name: sums[name] if name in sums else torch.zeros_like(masters[name]) for name in masters}
