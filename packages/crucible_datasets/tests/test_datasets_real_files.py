@@ -1,11 +1,13 @@
 """Whole real files of the shared data folder: counts, content digests and first rows, as figures."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_datasets import LocalDatasetStore
+from crucible_datasets import LocalDatasetStore, MappedRows
 from crucible_ir import DatasetRef, DatasetSnapshot
 
 pytestmark = pytest.mark.real
@@ -65,3 +67,34 @@ def test_a_table_with_named_columns_loads(shared_data: Path) -> None:
     assert len(snapshot.rows) == 817
     assert snapshot.rows[0]["messages"][0]["content"] == "What happens to you if you eat watermelon seeds?"
     assert snapshot.rows[0]["Category"] == "Misconceptions"
+
+
+def turns_anywhere(text: str) -> list[dict[str, str]]:
+    """Turns as tinker-cookbook 0.6.1 sees them: one at every ``Human:`` and ``Assistant:``, also within a sentence."""
+    pieces = re.split(r"(Human|Assistant):", text)[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": said.strip()}
+        for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+
+
+def test_hh_rlhf_rows_are_those_of_tinker_cookbook_but_where_somebody_says_human(shared_data: Path) -> None:
+    name = "hh-rlhf/harmless-base.test.jsonl.gz"
+    snapshot = load(shared_data, name)
+    assert isinstance(snapshot.rows, MappedRows)
+    ours = dict(zip(snapshot.rows.positions.tolist(), snapshot.rows, strict=True))
+    counted: Counter[str] = Counter()
+    for position, row in enumerate(load(shared_data, name, mapping={}).rows):
+        chosen, rejected = turns_anywhere(row["chosen"]), turns_anywhere(row["rejected"])
+        fits = len(chosen) == len(rejected) and chosen[:-1] == rejected[:-1] and chosen[-1] != rejected[-1]
+        theirs = {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]} if fits else None
+        if ours.get(position) == theirs:
+            counted["equal"] += 1
+            continue
+        counted["dropped there" if theirs is None else "cut there"] += 1
+        real_turns = len(
+            re.findall(r"(?:\A|\n\n)(?:Human|Assistant):", row["chosen"] + "\n\n" + row["rejected"])
+        )
+        assert len(chosen) + len(rejected) > real_turns
+    assert counted == {"equal": 2267, "dropped there": 27, "cut there": 18}
