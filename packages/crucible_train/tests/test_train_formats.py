@@ -303,3 +303,11 @@ def test_a_json_call_in_a_qwen3_5_answer_is_read_too(mini: FileTokenizer) -> Non
     text = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_end|>'
     message, _ = get_renderer("qwen3_5", mini).parse_response(mini.encode(text, allow_special=True))
     assert message.tool_calls == (ToolCall(name="f", arguments="{}"),)
+
+
+def test_reasoning_only_in_text_counts_where_the_format_reads_it_so(mini: FileTokenizer) -> None:
+    closed = Message(role="assistant", content="why</think>Hi")
+    assert rendered(mini, "qwen3_5", USER, closed).count("<think>\n\n</think>\n\nwhy</think>Hi") == 1
+    inline = Message(role="assistant", content=(TextPart("<think>why</think>Hi"),))
+    assert "<think></think><think>why</think>Hi" in rendered(mini, "deepseekv3_thinking", USER, inline)
+    assert rendered(mini, "nemotron3", USER, closed).count("<think></think>") == 1

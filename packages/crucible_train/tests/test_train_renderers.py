@@ -12,6 +12,7 @@ import pytest
 
 from crucible_ir.errors import AdapterError, ConfigError
 from crucible_testing.tokenizers import FileTokenizer
+from crucible_train.models import MODEL_FACTS
 from crucible_train.ports import Tokenizer
 from crucible_train.renderers import (
     ImagePart,
@@ -295,6 +296,13 @@ def test_recommendations_match_whole_names_without_case_or_variant() -> None:
         recommended_renderer("Qwen/Qwen3-8")
     with pytest.raises(ConfigError, match="otherwise name the renderer yourself"):
         recommended_renderer("my-qwen3-llama")
+
+
+def test_every_recommended_renderer_is_there() -> None:
+    known = [name for name in MODEL_FACTS if "/Qwen" in name or "/Llama" in name or "/gpt-oss" in name]
+    assert len(known) > 25
+    for model in known:
+        assert set(recommended_renderers(model)) <= set(renderer_names())
 
 
 def test_the_digest_names_the_renderer(mini: FileTokenizer) -> None:

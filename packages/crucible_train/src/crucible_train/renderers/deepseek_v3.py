@@ -22,6 +22,7 @@ from crucible_train.renderers.message import (
     ToolCall,
     ToolSpec,
     UnparsedToolCall,
+    has_reasoning,
 )
 from crucible_train.renderers.options import RendererOptions
 from crucible_train.renderers.parsing import split_at_stop_token, split_thinking, unterminated_block
@@ -238,8 +239,7 @@ class DeepSeekV3ThinkingRenderer(_DeepSeekV3):
             if not self.strip_thinking_from_history:
                 return rendered
             return replace(rendered, header=text_chunk(self.spell(ASSISTANT, "</think>")))
-        silent = not message.has_thinking and "<think>" not in message.text
-        if not message.content or not silent:
+        if not message.content or has_reasoning(message):
             return rendered
         body: list[Piece] = ["<think></think>", message.text, *self._calls(message), EOS]
         return replace(rendered, output=self.chunks(body))

@@ -156,6 +156,13 @@ class Message:
         return any(isinstance(part, ThinkingPart) for part in self.parts)
 
 
+def has_reasoning(message: Message) -> bool:
+    """Whether there is a thinking part, or a content of plain text with an opening think mark in it."""
+    if isinstance(message.content, str):
+        return "<think>" in message.content
+    return message.has_thinking
+
+
 def last_index_of(role: Role, messages: Sequence[Message]) -> int:
     """Index of the last message of ``role``, or -1."""
     return max((i for i, message in enumerate(messages) if message.role == role), default=-1)

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.renderers.expressible import Feature
-from crucible_train.renderers.message import Message, TextPart, ToolSpec
+from crucible_train.renderers.message import Message, TextPart, ToolSpec, has_reasoning
 from crucible_train.renderers.options import RendererOptions
-from crucible_train.renderers.qwen3 import has_reasoning
 from crucible_train.renderers.qwen3_5 import Qwen3_5Renderer
 from crucible_train.renderers.rendered import RenderContext
 from crucible_train.renderers.xml_calls import offer_tools, write_xml_call

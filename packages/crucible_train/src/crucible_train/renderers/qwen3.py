@@ -19,6 +19,7 @@ from crucible_train.renderers.message import (
     ToolCall,
     ToolSpec,
     UnparsedToolCall,
+    has_reasoning,
 )
 from crucible_train.renderers.options import RendererOptions
 from crucible_train.renderers.parsing import (
@@ -64,13 +65,6 @@ def framed(thinking: str) -> str:
 def json_call(call: ToolCall) -> str:
     payload = {"name": call.name, "arguments": call.decoded_arguments()}
     return f"<tool_call>\n{json.dumps(payload)}\n</tool_call>"
-
-
-def has_reasoning(message: Message) -> bool:
-    """Whether there is a thinking part, or a text with a think mark in it."""
-    if isinstance(message.content, str):
-        return "<think>" in message.content or "</think>" in message.content
-    return message.has_thinking
 
 
 class Qwen3Renderer(Renderer):
@@ -131,7 +125,8 @@ class Qwen3Renderer(Renderer):
         framing = self._frames(message, context)
         text = self._content(message, context, framing)
         has_text = bool(text)
-        if framing and not has_reasoning(message):
+        closes = isinstance(message.content, str) and "</think>" in message.content
+        if framing and not closes and not has_reasoning(message):
             text = framed("") + text.lstrip("\n")
         if message.role == "tool":
             text = f"<tool_response>\n{text}\n</tool_response>"

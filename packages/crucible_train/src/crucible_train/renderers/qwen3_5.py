@@ -17,10 +17,10 @@ from crucible_train.renderers.message import (
     ToolCall,
     ToolSpec,
     UnparsedToolCall,
+    has_reasoning,
 )
 from crucible_train.renderers.options import RendererOptions
 from crucible_train.renderers.parsing import read_tool_call
-from crucible_train.renderers.qwen3 import has_reasoning
 from crucible_train.renderers.qwen3_vl import Qwen3VLRenderer
 from crucible_train.renderers.rendered import RenderContext
 from crucible_train.renderers.xml_calls import offer_tools, read_xml_call, write_xml_call

@@ -31,14 +31,34 @@ _TABLE: dict[tuple[str, ...], tuple[str, ...]] = {
         "meta-llama/Llama-3.2-3B",
         "meta-llama/Llama-3.1-8B",
         "meta-llama/Llama-3.1-70B",
+        "meta-llama/Meta-Llama-3-8B",
+        "Qwen/Qwen3-0.6B-Base",
+        "Qwen/Qwen3-1.7B-Base",
+        "Qwen/Qwen3-4B-Base",
+        "Qwen/Qwen3-14B-Base",
         "Qwen/Qwen3-8B-Base",
         "Qwen/Qwen3-30B-A3B-Base",
         "Qwen/Qwen3.5-9B-Base",
         "Qwen/Qwen3.5-35B-A3B-Base",
         "deepseek-ai/DeepSeek-V3.1-Base",
     ),
-    _LLAMA3: ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.3-70B-Instruct"),
-    _QWEN3: ("Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B"),
+    _LLAMA3: (
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "meta-llama/Llama-3.1-70B-Instruct",
+        "meta-llama/Llama-3.2-1B-Instruct",
+        "meta-llama/Llama-3.2-3B-Instruct",
+        "meta-llama/Llama-3.3-70B-Instruct",
+    ),
+    _QWEN3: (
+        "Qwen/Qwen3-0.6B",
+        "Qwen/Qwen3-1.7B",
+        "Qwen/Qwen3-4B",
+        "Qwen/Qwen3-8B",
+        "Qwen/Qwen3-14B",
+        "Qwen/Qwen3-32B",
+        "Qwen/Qwen3-30B-A3B",
+    ),
     _QWEN3_INSTRUCT: (
         "Qwen/Qwen3-4B-Instruct-2507",
         "Qwen/Qwen3-30B-A3B-Instruct-2507",
@@ -57,7 +77,10 @@ _TABLE: dict[tuple[str, ...], tuple[str, ...]] = {
     _QWEN3_8: ("Qwen/Qwen3.8-27B",),
     _DEEPSEEK_V3: ("deepseek-ai/DeepSeek-V3.1",),
     _GPT_OSS: ("openai/gpt-oss-20b", "openai/gpt-oss-120b"),
-    _NEMOTRON3: ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",),
+    _NEMOTRON3: (
+        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+        "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16",
+    ),
 }
 
 _BY_MODEL: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -67,8 +90,6 @@ _BY_MODEL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def recommended_renderers(model: str) -> tuple[str, ...]:
     """Renderers that belong to ``model``, the first one first; a ``:variant`` after the name is ignored.
-
-    The names are those of the family's renderers, whether or not this version has them all.
 
     Raises:
         ConfigError: the model is not in the table; says the nearest name.
