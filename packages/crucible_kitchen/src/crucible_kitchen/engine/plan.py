@@ -168,7 +168,7 @@ class _Compiler:
                 self._problem(
                     path,
                     f"stage {node.name!r} needs the port {port!r}, which the manifest does not name",
-                    f"add [{port}] to the manifest",
+                    f"add [ports.{port}] to the manifest",
                 )
         if kind.commits and self.parallel:
             self._problem(
