@@ -23,7 +23,6 @@ def built_weights(folder: Path) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_the_same_build_twice_writes_the_same_weights_and_says_its_loss(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
     first, said = built_weights(tmp_path / "one")
     second, _ = built_weights(tmp_path / "two")
     assert first == second

@@ -106,7 +106,6 @@ def test_an_unknown_data_set_is_named_with_those_there_are() -> None:
 
 
 def test_the_same_seed_makes_the_same_bytes_as_were_shipped(tmp_path: Path) -> None:
-    pytest.importorskip("tokenizers")
     subprocess.run(
         [sys.executable, str(BUILD), "--data-only", "--out", str(tmp_path)], check=True, capture_output=True
     )

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
 
 import crucible_tiny
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 TEXTS = (
     "Once upon a time the fox lived in the forest.",
@@ -60,8 +60,6 @@ def test_the_model_is_a_small_qwen3_in_float32_with_tied_embeddings(model: Any) 
 
 
 def test_the_weights_load_exactly(model: Any) -> None:
-    from safetensors.torch import load_file
-
     stored = load_file(crucible_tiny.model_path() / "model.safetensors")
     loaded = model.state_dict()
     assert len(stored) > 40
