@@ -19,7 +19,7 @@ from crucible_stats.power import _above
 )
 def test_recorded_power_of_two_groups(alternative, expected):
     power = t_test_power(0.5, 30, design="independent", alternative=alternative)
-    assert power == pytest.approx(expected, abs=1e-10)
+    assert power == pytest.approx(expected, abs=1e-9)
 
 
 def test_recorded_n_of_two_groups_is_64_not_the_63_of_the_normal_shortcut():
@@ -89,7 +89,9 @@ def test_far_tails_give_a_probability_all_the_same():
 @pytest.mark.parametrize("edge", [0.0, 1.7, 4.5])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 2.5, 4.0])
 def test_the_tail_equals_scipys_where_scipy_has_one(df, edge, shift):
-    assert _above(edge, df, shift) == pytest.approx(stats.nct.sf(edge, df, shift), abs=1e-10)
+    with np.errstate(all="ignore"):
+        expected = stats.nct.sf(edge, df, shift)
+    assert _above(edge, df, shift) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
