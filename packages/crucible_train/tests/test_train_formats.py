@@ -311,3 +311,15 @@ def test_reasoning_only_in_text_counts_where_the_format_reads_it_so(mini: FileTo
     inline = Message(role="assistant", content=(TextPart("<think>why</think>Hi"),))
     assert "<think></think><think>why</think>Hi" in rendered(mini, "deepseekv3_thinking", USER, inline)
     assert rendered(mini, "nemotron3", USER, closed).count("<think></think>") == 1
+
+
+def test_a_prefix_without_tools_is_the_system_prompt_in_every_format(mini: FileTokenizer) -> None:
+    for name in ("qwen3_5", "nemotron3"):
+        prefix = get_renderer(name, mini).create_conversation_prefix_with_tools([], "Be brief.")
+        assert prefix == [Message(role="system", content="Be brief.")]
+
+
+def test_reasoning_within_the_text_of_history_stays_in_nemotron(mini: FileTokenizer) -> None:
+    inline = Message(role="assistant", content="<think>why</think>Hi")
+    text = rendered(mini, "nemotron3", USER, inline, USER)
+    assert "assistant\n<think></think><think>why</think>Hi<|im_end|>" in text

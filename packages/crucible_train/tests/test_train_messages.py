@@ -54,6 +54,10 @@ def test_parts_calls_and_images_go_to_messages_and_back() -> None:
     assert message_to_dict(message) == row
 
 
+def test_a_part_may_be_plain_text() -> None:
+    assert message_from_dict({"role": "user", "content": ["a"]}).content == (TextPart("a"),)
+
+
 def test_null_content_is_text_where_there_are_calls_and_arguments_may_be_an_object() -> None:
     call = {"function": {"name": "search", "arguments": {"q": 1}}}
     message = message_from_dict({"role": "assistant", "content": None, "tool_calls": [call]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from tokenizers import Tokenizer as BackendTokenizer
 __all__ = ["FileTokenizer"]
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@lru_cache(maxsize=8)
+def _backends(path: Path) -> tuple[Any, Any, str]:
+    """A backend that reads special tokens in text, one that does not, and the file's digest.
+
+    Large vocabularies take seconds to load, and nothing changes a backend once it is here.
+    """
+    source = path.read_bytes()
+    marked: Any = BackendTokenizer.from_str(source.decode("utf-8"))
+    literal: Any = BackendTokenizer.from_str(source.decode("utf-8"))
+    literal.encode_special_tokens = True
+    return marked, literal, hashlib.sha256(source).hexdigest()
 
 
 class FileTokenizer:
@@ -25,15 +39,11 @@ class FileTokenizer:
     def __init__(self, folder: Path, overrides: dict[str, str | None] | None = None) -> None:
         self.folder = folder
         self.overrides = overrides
-        source = (folder / "tokenizer.json").read_bytes()
         self._config: dict[str, Any] = {
             **json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")),
             **(overrides or {}),
         }
-        self._marked: Any = BackendTokenizer.from_str(source.decode("utf-8"))
-        self._literal: Any = BackendTokenizer.from_str(source.decode("utf-8"))
-        self._literal.encode_special_tokens = True
-        self._digest = hashlib.sha256(source).hexdigest()
+        self._marked, self._literal, self._digest = _backends((folder / "tokenizer.json").resolve())
 
     def _named(self, key: str) -> int | None:
         value = self._config.get(key)
