@@ -20,8 +20,9 @@ PROBE = '''
 """Stages that a test can hold, break and kill."""
 import hashlib, json, os
 import anyio
-from crucible_ir import CheckpointRef, Contract, MetricRow, TrainError, digest_of
+from crucible_ir import CheckpointRef, Contract, Experiment, LoopDef, MetricRow, StageDef, TrainError, digest_of
 from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.recipes import Recipe
 
 TURNS = Key("turns")
 TOTAL = Key("total", durable=True)
@@ -76,6 +77,20 @@ class Turn(Stage):
             while not flag.exists():
                 await anyio.sleep(0.01)
 
+class TuneConfig(Contract):
+    turns: int = 2
+    model: str = "some/model"
+    data: dict[str, str] = {}
+
+class Tune(Recipe[TuneConfig]):
+    """Take a few turns."""
+    name = "probe_tune"
+    config_model = TuneConfig
+    def experiment(self, config):
+        body = (StageDef(name="probe_turn"),)
+        begin = StageDef(name="probe_begin", options={"turns": config.turns})
+        return Experiment(id="tune", recipe=self.name, pipeline=(begin, LoopDef(name="turn", over="turns", body=body)))
+
 def save(run_dir, step):
     folder = run_dir / "checkpoints" / f"step_{step:06d}"
     folder.mkdir(parents=True)
@@ -91,6 +106,8 @@ ENTRY_POINTS = """
 [crucible.stages]
 probe_begin = crucible_probe:Begin
 probe_turn = crucible_probe:Turn
+[crucible.recipes]
+probe_tune = crucible_probe:Tune
 """
 
 

@@ -339,3 +339,20 @@ def test_errors_are_scrubbed_in_every_part() -> None:
 
 def test_every_adapter_group_is_named_after_its_port() -> None:
     assert find(group_of("metrics_store").group, "jsonl").group == "crucible.metrics_store"
+
+
+def test_a_manifest_says_what_to_install_for_an_adapter_that_is_not_there(tmp_path: Path) -> None:
+    missing = AdapterChoice(adapter="cloud", package="crucible-cloud[gpu]")
+    ports = ports_of(manifest(training_backend=missing), tmp_path)
+    for look in (ports.check, lambda: ports.get("training_backend")):
+        with pytest.raises(
+            AdapterError, match=r"adds 'cloud'; install crucible-cloud\[gpu\], or choose another"
+        ):
+            look()
+
+
+def test_the_built_in_profiles_say_what_to_install() -> None:
+    chosen = load_manifest("dev").ports
+    assert chosen["training_backend"].package == "crucible-kitchen[torch]"
+    assert chosen["dataset_store"].package == "crucible-kitchen[datasets]"
+    assert chosen["hub_client"].package == "crucible-kitchen[hub]"

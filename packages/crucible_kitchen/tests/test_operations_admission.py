@@ -39,7 +39,7 @@ def test_registered_things_are_admitted(experiment: Make) -> None:
     admit_experiment(
         changed(
             experiment(text="a sentence with /slashes and ../dots"),
-            recipe="sl_basic",
+            recipe="probe_tune",
             workflow="supervised",
             model=ModelRef(id="Qwen/Qwen3-0.6B"),
             dataset=DatasetRef(id="HuggingFaceH4/no_robots", source="hub"),
@@ -126,7 +126,7 @@ def test_an_existing_file_or_folder_is_refused_whatever_its_name(
     assert len(told) == 2
     assert "is a file or folder of this machine" in told[0]
     told = problems(
-        lambda: admit_recipe("sl_basic", {"model": "rows", "data": {"path": "rows", "split": "rows"}})
+        lambda: admit_recipe("probe_tune", {"model": "rows", "data": {"path": "rows", "split": "rows"}})
     )
     assert [text.partition(":")[0] for text in told] == ["config.model", "config.data.path"]
 
@@ -139,8 +139,8 @@ def test_files_under_an_allowed_folder_are_admitted(experiment: Make, tmp_path: 
 
 
 def test_recipes_from_outside_are_checked_before_they_see_their_settings() -> None:
-    told = problems(lambda: admit_recipe("sl_basics", {"data": {"path": "/etc/passwd"}}))
-    assert any("did you mean 'sl_basic'" in text for text in told)
+    told = problems(lambda: admit_recipe("probe_tunes", {"data": {"path": "/etc/passwd"}}))
+    assert any("did you mean 'probe_tune'" in text for text in told)
     assert any(text.startswith("config.data.path: ") for text in told)
 
 
@@ -154,7 +154,7 @@ def test_an_untrusted_caller_goes_through_admission(home: Path, experiment: Make
         with pytest.raises(ConfigError, match="manifest: 'mine.toml' is a file"):
             operation(experiment(), manifest="mine.toml")
         with pytest.raises(ConfigError, match=r"config\.model"):
-            operation("sl_basic", config={"model": "/srv/models/m"})
+            operation("probe_tune", config={"model": "/srv/models/m"})
     with pytest.raises(ConfigError, match="not under an allowed folder"):
         outside.fetch("last", "metrics.jsonl", tmp_path / "copy")
     allowed = Crucible(home, environ={}, trusted=False, allowed_roots=(tmp_path,))

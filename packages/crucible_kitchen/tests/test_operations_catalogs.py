@@ -56,13 +56,13 @@ def test_stages_recipes_and_workflows_are_listed_and_described(crucible: Crucibl
     assert details is not None
     assert details["writes"] == ["total"]
     assert "hold_at" in details["options"]["properties"]
-    recipe = crucible.recipes("sl_basic").items[0]
-    assert recipe.package == "crucible-cookbook"
+    recipe = crucible.recipes("probe_tune").items[0]
+    assert recipe.package == "crucible-probe"
     assert recipe.details is not None
-    assert "learning_rate" in recipe.details["config"]["properties"]
+    assert "turns" in recipe.details["config"]["properties"]
     assert crucible.workflows("supervised").items[0].details == {}
-    with pytest.raises(AdapterError, match="did you mean 'sl_basic'"):
-        crucible.recipes("sl_basik")
+    with pytest.raises(AdapterError, match="did you mean 'probe_tune'"):
+        crucible.recipes("probe_tunf")
 
 
 def test_the_doctor_finds_everything_in_order_here(home: Path, crucible: Crucible) -> None:

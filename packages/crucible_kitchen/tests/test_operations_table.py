@@ -129,7 +129,7 @@ def test_list_filters_and_names_unreadable_runs(home: Path, crucible: Crucible, 
     assert len(crucible.list(limit=1).runs) == 1
     assert [r.run_id for r in crucible.list(state=RunState.COMPLETED).runs] == [done.run_id]
     assert [r.run_id for r in crucible.list(tag="x").runs] == [done.run_id]
-    assert crucible.list(recipe="sl_basic").runs == ()
+    assert crucible.list(recipe="probe_tune").runs == ()
     (home / "runs" / fresh.run_id / "events.jsonl").write_text("broken\n")
     listing = crucible.list()
     assert [item.run_id for item in listing.unreadable] == [fresh.run_id]
@@ -289,3 +289,11 @@ def test_adapters_that_checking_built_are_closed(
         crucible.run(experiment(), parent_run="run_9_00000000")
     assert crucible.run(experiment(), idempotency_key="k") == crucible.run(experiment(), idempotency_key="k")
     assert len(closed) == 5
+
+
+def test_a_recipe_is_run_by_name_with_its_settings(crucible: Crucible) -> None:
+    record = crucible.run("probe_tune", config={"turns": 3}, manifest="test")
+    assert (record.recipe, record.step) == ("probe_tune", 3)
+    assert crucible.list(recipe="probe_tune").runs == (record,)
+    with pytest.raises(ConfigError, match=r"turnss: unknown key 'turnss'; did you mean 'turns'"):
+        crucible.plan("probe_tune", config={"turnss": 3})

@@ -26,6 +26,8 @@ class AdapterChoice(Contract):
     """Name in the port's entry-point group."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the adapter; ``{ env = "NAME" }`` takes a value from the environment."""
+    package: str | None = None
+    """What to install when the adapter is not there (``crucible-kitchen[torch]``)."""
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
@@ -80,7 +82,7 @@ class Manifest(Contract):
                 ports[port] = AdapterChoice(adapter=adapter)
         for port, options in overrides.options.items():
             if port in ports:
-                merged = {"adapter": ports[port].adapter, "options": {**ports[port].options, **options}}
+                merged = {**ports[port].model_dump(), "options": {**ports[port].options, **options}}
                 try:
                     ports[port] = AdapterChoice.parse(merged, where=f"backend.{port}")
                 except ConfigError as error:

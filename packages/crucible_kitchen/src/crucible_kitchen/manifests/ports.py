@@ -11,7 +11,7 @@ import anyio
 
 from crucible_ir.errors import AdapterError, ConfigError, CrucibleError, Problem, nearest
 from crucible_kitchen.manifests.manifest import AdapterChoice, Manifest, is_reference
-from crucible_kitchen.plugins.discovery import Plugin, find
+from crucible_kitchen.plugins.discovery import Plugin, find, names
 from crucible_kitchen.plugins.groups import group_of
 from crucible_kitchen.plugins.loading import load_adapter, missing_module, require_fit
 
@@ -48,7 +48,7 @@ class ManifestPorts:
             ConfigError: variables that the manifest refers to are not set; all of them at once.
         """
         for port, choice in self._manifest.ports.items():
-            find(group_of(port).group, choice.adapter)
+            _require_installed(port, choice)
         problems = [
             Problem(
                 path=f"{self._manifest.profile}.ports.{port}.options.{name}",
@@ -104,6 +104,7 @@ class ManifestPorts:
             anyio.run(self.aclose)
 
     def _build(self, port: str, choice: AdapterChoice) -> Any:
+        _require_installed(port, choice)
         plugin, factory = load_adapter(port, choice.adapter)
         options = self._options(port, choice, plugin, factory)
         try:
@@ -161,6 +162,19 @@ class ManifestPorts:
                 remedy="set it or choose another adapter",
             )
         return value
+
+
+def _require_installed(port: str, choice: AdapterChoice) -> None:
+    """Look whether exactly one package adds the adapter; says what to install where the manifest knows."""
+    group = group_of(port).group
+    try:
+        find(group, choice.adapter)
+    except AdapterError as error:
+        if choice.package is None or choice.adapter in names(group):
+            raise
+        raise AdapterError(
+            what=error.what, where=error.where, remedy=f"install {choice.package}, or choose another adapter"
+        ) from error
 
 
 def _parameters(factory: Any) -> dict[str, inspect.Parameter]:
