@@ -393,10 +393,9 @@ def test_a_gpu_follows_the_cpu(
 
 
 def test_a_batch_without_any_weighted_token_is_a_step_of_zero_gradient(
-    models: dict[str, Path], tmp_path: Path
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
 ) -> None:
-    backend = LocalBackend(device="cpu", dtype="float32")
-    client = make_client(backend, models["qwen3"], tmp_path)
+    client = make_client(backend, qwen3, tmp_path)
     tokens = [5, 6, 7]
     silent = Datum(
         ModelInput.from_ints(tokens),

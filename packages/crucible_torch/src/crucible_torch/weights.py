@@ -67,7 +67,7 @@ class Gradients:
             leaf.grad = None
 
     def take(self) -> dict[str, torch.Tensor]:
-        """The sums by name, zeros where nothing arrived; they are cleared. Empty if there were no calls."""
+        """The sums by name, zeros where nothing arrived; they are cleared. Empty if no call went through."""
         sums, self._sums = self._sums, {}
         calls, self._calls = self._calls, 0
         if not calls:
