@@ -252,3 +252,29 @@ def test_any_graph_without_a_cycle_sorts_parents_first(pairs):
     order = sorted_parents_first(range(13), lambda node: parents[node])
     assert sorted(order) == list(range(13))
     assert all(order.index(parent) < order.index(child) for child in parents for parent in parents[child])
+
+
+def test_a_file_that_another_process_is_setting_up_is_waited_for(tmp_path, monkeypatch):
+    refusals = iter([True, True, False])
+    closed = []
+
+    class Busy(sqlite3.Connection):
+        def execute(self, sql, *rest):
+            if "journal_mode" in sql and next(refusals, False):
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(sql, *rest)
+
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **options, factory=Busy))
+    registry = SqliteModelRegistry(root=tmp_path)
+    assert registry.record(RunRef(id="a"))[1] is True
+    registry.close()
+    assert len(closed) == 3
+    refusals = iter([True] * 100)
+    impatient = SqliteModelRegistry(root=tmp_path, lock_timeout_s=0.0)
+    with pytest.raises(ConflictError, match="another process"):
+        impatient.models()

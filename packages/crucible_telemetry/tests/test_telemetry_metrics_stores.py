@@ -203,3 +203,29 @@ def test_a_sqlite_file_in_a_folder_that_is_a_file_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="unable to open"):
         store.log("r", row(0))
     store.close()
+
+
+def test_a_file_that_another_process_is_setting_up_is_waited_for(tmp_path, monkeypatch):
+    refusals = iter([True, True, False])
+    closed = []
+
+    class Busy(sqlite3.Connection):
+        def execute(self, sql, *rest):
+            if "journal_mode" in sql and next(refusals, False):
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(sql, *rest)
+
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **options, factory=Busy))
+    store = SqliteMetricsStore(root=tmp_path)
+    store.log("r", row(0))
+    store.close()
+    assert len(closed) == 3
+    refusals = iter([True] * 100)
+    impatient = SqliteMetricsStore(root=tmp_path, lock_timeout_s=0.0)
+    with pytest.raises(ConflictError, match="another process"):
+        impatient.position("r")
