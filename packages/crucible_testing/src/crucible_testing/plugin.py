@@ -26,6 +26,8 @@ DATA_VARIABLE = "CRUCIBLE_DATA"
 SEED = 20260701
 DEFAULT_KEY = "TINKER_API_KEY"
 
+pytest.register_assert_rewrite("crucible_testing.contracts")
+
 _not_run = pytest.StashKey[Counter[str]]()
 _sockets = pytest.StashKey[pytest.MonkeyPatch]()
 
