@@ -233,7 +233,7 @@ def test_a_result_without_the_tools_name_is_refused(mini: FileTokenizer) -> None
     assert "<|start|>functions.f to=assistant" in rendered(mini, "gpt_oss_no_sysprompt", named)
 
 
-def test_an_answer_of_blank_sections_says_nothing_and_other_channels_are_left_out(
+def test_an_answer_of_blank_sections_says_nothing_and_unknown_channels_stay_text(
     mini: FileTokenizer,
 ) -> None:
     renderer = get_renderer("gpt_oss_no_sysprompt", mini)
@@ -242,7 +242,7 @@ def test_an_answer_of_blank_sections_says_nothing_and_other_channels_are_left_ou
         return renderer.parse_response(mini.encode(text, allow_special=True))[0]
 
     assert read("<|channel|>final<|message|><|return|>").content == ""
-    assert read("<|channel|>other<|message|>x<|return|>").content == ""
+    assert read("<|channel|>other<|message|>x<|return|>").content == "<|channel|>other<|message|>x"
     broken = read(" to=functions.f<|channel|>commentary<|message|>{no<|call|>")
     assert "not JSON" in broken.unparsed_tool_calls[0].error
     unfinished = read("<|channel|>analysis<|message|>x<|end|><|start|>assistant to=functions.f<|return|>")

@@ -65,13 +65,14 @@ def read_harmony(text: str) -> Message:
     """The assistant's message in the text before the end mark.
 
     ``analysis`` is reasoning; ``final`` and ``commentary`` are text; what is addressed to a function is a call.
-    Other channels, and sections that say nothing, are left out. An answer without any section is text, and
-    so is one of calls alone.
+    Sections that say nothing are left out. An answer that has nothing else to show (no section, a call alone, only
+    unknown channels) is its whole text.
     """
     parts: list[ContentPart] = []
     calls: list[ToolCall] = []
     unparsed: list[UnparsedToolCall] = []
-    for section in _sections(text):
+    sections = list(_sections(text))
+    for section in sections:
         if not section.content.strip():
             continue
         if section.function is not None:
@@ -88,7 +89,7 @@ def read_harmony(text: str) -> Message:
     if text.count(f"to={_FUNCTIONS}") > len(calls) + len(unparsed):
         start = max(text.rfind(START), 0)
         unparsed.append(UnparsedToolCall(raw_text=text[start:], error="a function is named and not called"))
-    nothing_said = MESSAGE in text and not calls and not unparsed
+    nothing_said = bool(sections) and not any(section.content.strip() for section in sections)
     return Message(
         role="assistant",
         content=tuple(parts) or ("" if nothing_said else text),
