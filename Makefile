@@ -25,6 +25,9 @@ endif
 ifneq ($(PIP_CERT),)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
 export UV_HTTP_TIMEOUT ?= 300
 unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT UV_FROZEN
 
