@@ -342,8 +342,12 @@ def test_a_first_step_moves_by_the_learning_rate() -> None:
 def test_a_learning_rate_of_zero_keeps_every_bit() -> None:
     values = torch.tensor([0.0, -0.0, 1e-40, 1.0, -3.5])
     weights = {"w": values.clone()}
-    AdamW(weights).step({"w": torch.randn(5)}, AdamParams(learning_rate=0.0, weight_decay=0.3))
-    assert weights["w"].numpy().tobytes() == values.numpy().tobytes()
+    optimizer = AdamW(weights)
+    for sign in (1.0, -1.0):
+        optimizer.step({"w": torch.full((5,), sign)}, AdamParams(learning_rate=0.0, weight_decay=0.3))
+        assert weights["w"].numpy().tobytes() == values.numpy().tobytes()
+    assert optimizer.steps == 2
+    assert optimizer.state()["w.exp_avg_sq"].all()
 
 
 # --- bfloat16 and GPU --------------------------------------------------------------------------------------

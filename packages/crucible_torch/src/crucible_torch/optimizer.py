@@ -37,8 +37,11 @@ class AdamW:
         if params.grad_clip_norm > 0:
             torch._foreach_mul_(ordered, min(1.0, params.grad_clip_norm / (norm + 1e-6)))
         counts = [torch.tensor(float(self.steps + 1), device=grad.device) for grad in ordered]
+        moved = [master.detach() for master in self._masters.values()]
+        if params.learning_rate == 0:  # the kernel turns -0.0 into 0.0; only the moments are to move
+            moved = [weight.clone() for weight in moved]
         torch._fused_adamw_(
-            [master.detach() for master in self._masters.values()],
+            moved,
             ordered,
             list(self._first.values()),
             list(self._second.values()),
