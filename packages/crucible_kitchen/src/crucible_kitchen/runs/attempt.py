@@ -186,6 +186,7 @@ class Attempt:
                 cancel_requested=CancelWatch(self._run, after=began),
                 clock=time.monotonic,
                 resume=self._source.point if self._source else None,
+                redact=self._run.settings.redact.text,
                 listeners=self._listeners,
             )
             return await _interruptible(lambda: engine.execute(prepared.plan, scope))
