@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from crucible_ir import ExitCode, RunRecord
+from crucible_cookbook.recipes.sl_basic import SlBasic
+from crucible_ir import BackendRef, ExitCode, Experiment, RunRecord
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet
 from crucible_kitchen.cli.output import print_json, print_line
@@ -13,23 +14,34 @@ from crucible_kitchen.cli.progress import progress_for
 from crucible_kitchen.reports.facts import Gain, SamplePair, held_out_gain, sample_pairs
 from crucible_kitchen.reports.markdown import gain_sentence
 
-__all__ = ["SETTINGS", "quickstart"]
+__all__ = ["SETTINGS", "experiment", "quickstart"]
 
 SETTINGS: dict[str, Any] = {
     "name": "quickstart",
     "model": "tiny",
     "data": {"path": "tiny"},
-    "max_length": 512,
-    "batch_size": 32,
-    "learning_rate": 2e-3,
+    "renderer": "qwen3_instruct",
+    "max_length": 256,
+    "batch_size": 16,
+    "max_steps": 100,
+    "learning_rate": 5e-3,
     "lora_rank": 32,
-    "save_every": 20,
+    "save_every": 25,
     "eval_every": 1000,
     "sample_prompts": 4,
     "sample_max_tokens": 48,
     "dtype": "float32",
 }
 """Settings of ``sl_basic`` over the bundled model and data; held-out loss before the first step and at the end."""
+
+
+def experiment(**changes: Any) -> Experiment:
+    """The experiment of the quickstart, with settings of ``sl_basic`` changed if given.
+
+    One thread: matrices of this size gain nothing from a second one, and lose much where cores are busy.
+    """
+    made = SlBasic().parse(SETTINGS | changes)
+    return made.model_copy(update={"backend": BackendRef(options={"training_backend": {"num_threads": 1}})})
 
 
 def quickstart(as_json: AsJson = False, quiet: Quiet = False, home: HomeOption = None) -> int:
@@ -40,11 +52,10 @@ def quickstart(as_json: AsJson = False, quiet: Quiet = False, home: HomeOption =
             "Fine-tuning the bundled tiny model on the bundled chats; no GPU, account or network is used."
         )
     if progress is None:
-        record = Crucible(home).run("sl_basic", config=SETTINGS, tags=("quickstart",))
+        record = Crucible(home).run(experiment(), tags=("quickstart",))
     else:
         with progress:
-            listening = Crucible(home, listeners=(progress,))
-            record = listening.run("sl_basic", config=SETTINGS, tags=("quickstart",))
+            record = Crucible(home, listeners=(progress,)).run(experiment(), tags=("quickstart",))
     folder = Crucible(home).service.store.open(record.run_id).path
     gain = held_out_gain(folder)
     if as_json:

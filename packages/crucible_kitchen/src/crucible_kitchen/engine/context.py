@@ -203,10 +203,9 @@ class StageContext:
         return generator(self.experiment.seed, purpose, step)
 
     def approval(self, question: str, payload: Mapping[str, Any]) -> ApprovalDecision:
-        """The decision on exactly this payload; suspends the run until there is one."""
-        request = ApprovalRequest(
-            run_id=self.run_id, stage=self.label, question=question, payload=dict(payload)
-        )
+        """The decision on exactly this payload at this place and turn; suspends the run until there is one."""
+        place = f"{self.label} at {'.'.join(map(str, self._cursor))}"
+        request = ApprovalRequest(run_id=self.run_id, stage=place, question=question, payload=dict(payload))
         decision = self._scope.decision_for(request.digest)
         if decision is None:
             raise SuspendRun(request)

@@ -198,8 +198,8 @@ class _Walk:
             prepared=self.plan.prepared,
         )
         if type(planned.stage).rollback is not Stage.rollback:
-            self.completed.pop(planned.label, None)
-            self.completed[planned.label] = (planned, context)
+            self.completed.pop(planned.path, None)
+            self.completed[planned.path] = (planned, context)
         loud = self.depth == 0
         if loud:
             self._emit(EventType.STAGE_STARTED, {"stage": planned.node.name, "label": planned.label})
@@ -214,7 +214,7 @@ class _Walk:
         if loud:
             self._emit(EventType.STAGE_COMPLETED, self._facts(planned, started))
         else:
-            self.times.add(planned.node.name, planned.label, self.scope.clock() - started)
+            self.times.add(planned, self.scope.clock() - started)
 
     async def _attempts(self, planned: PlannedStage, context: StageContext) -> None:
         policy, wait_s = planned.node.retry, planned.node.retry.wait_s
@@ -256,8 +256,8 @@ class _Walk:
             )
 
     async def _rollback(self, error: Exception) -> None:
-        for label, (planned, context) in reversed(self.completed.items()):
-            outcome: dict[str, Any] = {"stage": planned.node.name, "label": label}
+        for planned, context in reversed(self.completed.values()):
+            outcome: dict[str, Any] = {"stage": planned.node.name, "label": planned.label}
             try:
                 await planned.stage.rollback(context, error)
             except CrucibleError as failure:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_ir import EventType
+from crucible_kitchen.engine.plan import PlannedStage
 
 __all__ = ["StageTimes"]
 
@@ -14,6 +15,7 @@ __all__ = ["StageTimes"]
 @dataclass(slots=True)
 class _Total:
     stage: str
+    label: str
     turns: int = 0
     seconds: float = 0.0
     longest_s: float = 0.0
@@ -21,27 +23,27 @@ class _Total:
 
 @dataclass(slots=True)
 class StageTimes:
-    """Count, sum and longest duration by label."""
+    """Count, sum and longest duration by place in the pipeline."""
 
     totals: dict[str, _Total] = field(default_factory=dict)
 
-    def add(self, stage: str, label: str, seconds: float) -> None:
+    def add(self, planned: PlannedStage, seconds: float) -> None:
         """One turn of a stage."""
-        total = self.totals.get(label)
+        total = self.totals.get(planned.path)
         if total is None:
-            total = self.totals[label] = _Total(stage)
+            total = self.totals[planned.path] = _Total(planned.node.name, planned.label)
         total.turns += 1
         total.seconds += seconds
         total.longest_s = max(total.longest_s, seconds)
 
     def report(self, emit: Callable[[str, dict[str, Any]], None]) -> None:
-        """One ``stage.completed`` event per label, then forget."""
-        for label, total in self.totals.items():
+        """One ``stage.completed`` event per place, then forget."""
+        for total in self.totals.values():
             emit(
                 EventType.STAGE_COMPLETED,
                 {
                     "stage": total.stage,
-                    "label": label,
+                    "label": total.label,
                     "turns": total.turns,
                     "duration_s": round(total.seconds, 6),
                     "longest_s": round(total.longest_s, 6),

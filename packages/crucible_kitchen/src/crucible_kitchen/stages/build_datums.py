@@ -100,7 +100,7 @@ class BuildDatums(Stage):
                     "first": dropped[0],
                 },
             )
-        self._warn_of_silent(ctx, examples, role)
+        self._look_for_silent(ctx, examples, role)
         if not examples and role == "train":
             raise DataError(
                 what="no row could be rendered",
@@ -109,14 +109,20 @@ class BuildDatums(Stage):
             )
         return examples
 
-    def _warn_of_silent(self, ctx: StageContext, examples: Sequence[Example], role: str) -> None:
+    def _look_for_silent(self, ctx: StageContext, examples: Sequence[Example], role: str) -> None:
+        """Examples that were cut before their first trained token: some are worth a warning, all are an error."""
         silent = sum(example.datum.num_loss_tokens == 0 for example in examples)
-        if silent:
-            message = (
-                f"{silent} of {len(examples)} examples have no trained token left within "
-                f"max_length={ctx.training.max_length}; they count in batches and teach nothing"
+        if not silent:
+            return
+        cut = f"no trained token left within max_length={ctx.training.max_length}"
+        if silent == len(examples):
+            raise DataError(
+                what=f"all {silent} {role} examples have {cut}",
+                where="max_length",
+                remedy="raise max_length, or look at train_on_what",
             )
-            ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role})
+        message = f"{silent} of {len(examples)} examples have {cut}; they count in batches and teach nothing"
+        ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role})
 
     def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
         datum = conversation_to_datum(

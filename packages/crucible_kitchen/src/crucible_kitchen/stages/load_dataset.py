@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, EventType, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
@@ -35,7 +36,7 @@ class LoadDataset(Stage):
 
     def _batch_fits(self, plan: PlanContext, store: DatasetStore) -> Iterable[Problem]:
         ref, training = plan.experiment.dataset, plan.experiment.training
-        if ref is None or training is None or not training.drop_last or ref.source == "hub" or ref.streaming:
+        if ref is None or training is None or not training.drop_last or ref.streaming or not _is_here(ref):
             return []
         snapshot = store.load(ref)
         plan.prepared[_prepared(ref)] = snapshot
@@ -84,6 +85,11 @@ class LoadDataset(Stage):
             },
         )
         return snapshot
+
+
+def _is_here(ref: DatasetRef) -> bool:
+    """Whether reading it costs no download."""
+    return ref.source in ("file", "memory") or (ref.source == "auto" and Path(ref.id).expanduser().exists())
 
 
 def _prepared(ref: DatasetRef) -> str:

@@ -29,9 +29,12 @@ class RegisterModel(Stage):
         registry, provenance = ctx.port("model_registry"), ctx.get(PROVENANCE)
         weights = CheckpointRef.model_validate(ctx.get(FINAL_WEIGHTS))
         base = provenance["model"]
-        base_ref, _ = registry.register(ModelRef(id=base["id"], digest=base["digest"]), identity=base["digest"])
+        base_model, _ = registry.register(
+            ModelRef(id=base["id"], digest=base["digest"]), identity=base["digest"]
+        )
         dataset = DatasetRef.model_validate(provenance["dataset"])
-        run = Ref(kind="run", id=ctx.run_id, parents=(dataset.key, base_ref.key))
+        base_key, data_key = f"{base_model.key}@{base_model.version}", f"{dataset.key}@{dataset.digest}"
+        run = Ref(kind="run", id=ctx.run_id, parents=(data_key, base_key))
         for ref in (dataset, run, weights.model_copy(update={"parents": (run.key,)})):
             registry.record(ref)
         model, new = registry.register(
@@ -41,7 +44,7 @@ class RegisterModel(Stage):
                 uri=weights.path,
                 base_model=base["id"],
                 produced_by=ctx.run_id,
-                parents=(weights.key, base_ref.key, dataset.key),
+                parents=(f"{weights.key}@{weights.digest}", base_key, data_key),
                 metadata={
                     "steps": ctx.get(STEP),
                     "metrics": ctx.find(LAST_EVALUATION, {}),
