@@ -23,6 +23,16 @@ from crucible_ir import (
 from crucible_kitchen.engine.context import PlanContext, StageContext, State
 from crucible_kitchen.engine.scope import ResumePoint, RunScope
 from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.begin_step import BeginStep
+from crucible_kitchen.stages.build_datums import BuildDatums
+from crucible_kitchen.stages.forward_backward import ForwardBackward
+from crucible_kitchen.stages.init_session import InitSession
+from crucible_kitchen.stages.init_tokenizer import InitTokenizer
+from crucible_kitchen.stages.keys import IN_FLIGHT
+from crucible_kitchen.stages.load_dataset import LoadDataset
+from crucible_kitchen.stages.log_metrics import LogMetrics
+from crucible_kitchen.stages.open_metrics import OpenMetrics
+from crucible_kitchen.stages.optim_step import OptimStep
 from crucible_kitchen.workflows.supervised import SupervisedOptions, supervised
 from crucible_telemetry import MemoryMetricsStore
 from crucible_testing.backend import BigramBackend, write_bigram_model
@@ -117,6 +127,28 @@ class StageBench:
             await self._stage(kind, options).run(ctx)
 
         asyncio.run(main())
+
+    def ready(self) -> None:
+        """Everything up to the first step: data, model, tokenizer, examples, metrics."""
+        self.run(LoadDataset)
+        self.run(InitSession)
+        self.run(InitTokenizer, renderer="role_colon")
+        self.run(BuildDatums)
+        self.run(OpenMetrics)
+
+    def step(self) -> None:
+        """One optimiser step with its row, without evaluation and checkpoint."""
+        for kind in (BeginStep, ForwardBackward, OptimStep, LogMetrics):
+            self.run(kind)
+
+    def turn(self, loop: str, index: int, item: Any = None) -> None:
+        """Stand where turn ``index`` of a loop would."""
+        self.state.values[f"{loop}_index"] = index
+        self.state.values[f"{loop}_item"] = index if item is None else item
+
+    def settle(self) -> None:
+        """Await all steps in flight."""
+        asyncio.run(self[IN_FLIGHT].settle())
 
     def close(self) -> None:
         """Close what stages opened."""

@@ -53,7 +53,7 @@ def identity_rows(facts: ReportFacts) -> list[tuple[str, str]]:
 
 def markdown(facts: ReportFacts) -> str:
     """The whole report."""
-    parts = [f"# {facts.experiment.id}: {facts.run_id}", ""]
+    parts = [f"# {_quoted(facts.experiment.id)}: {facts.run_id}", ""]
     parts += [
         f"**Result.** {gain_sentence(facts.gain)}" if facts.gain else "**Result.** No held-out comparison.",
         "",
@@ -68,7 +68,7 @@ def markdown(facts: ReportFacts) -> str:
         for sample in facts.samples:
             parts += _sample(sample)
     parts += ["## Identity", "", "| part | value |", "|---|---|"]
-    parts += [f"| {name} | `{value}` |" for name, value in identity_rows(facts)]
+    parts += [f"| {name} | `{_in_cell(value)}` |" for name, value in identity_rows(facts)]
     return "\n".join(parts) + "\n"
 
 
@@ -78,6 +78,10 @@ def _sample(sample: SamplePair) -> list[str]:
     if sample.before is not None:
         lines.append(f"- before: {_quoted(sample.before)}")
     return [*lines, f"- after: {_quoted(sample.after)}", ""]
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
 
 
 def _quoted(text: str) -> str:

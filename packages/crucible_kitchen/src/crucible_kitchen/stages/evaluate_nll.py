@@ -77,7 +77,7 @@ class EvaluateNll(Stage):
         }
         name = f"results/nll_{step:06d}.jsonl"
         records = [
-            self._record(ctx, example, logprobs_T, step).canonical()
+            self._record(ctx, example, logprobs_T, step).model_dump_json()
             for example, logprobs_T in zip(examples, logprobs, strict=True)
             if example.datum.num_loss_tokens > 0
         ]
