@@ -62,7 +62,7 @@ class PlainLoop:
         loss, total = self.nll(datums)
         loss.backward()
         self.optimizer.step()
-        return float(loss) / total if total else float("nan")
+        return float(loss.detach()) / total if total else float("nan")
 
     def held_out(self, datums: Sequence[Any]) -> float:
         """Mean loss over held-out data."""
@@ -119,7 +119,7 @@ def batches(model: Path, data: Path) -> tuple[list[list[Any]], list[Any]]:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings")
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings", "ignore:.is_gradient_checkpointing.")
 @pytest.mark.parametrize("which", ["tiny", "stories260K"])
 def test_sl_basic_on_dolly_equals_a_plain_loop_at_every_step(
     crucible: Any, shared_data: Path, tmp_path: Path, which: str
