@@ -5,6 +5,7 @@ Nothing but the standard library is imported until a verb is called, so that ``c
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,22 +26,33 @@ def entry() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code (see ``crucible_ir.ExitCode``)."""
     words = list(arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(overview())
-        return 0
-    if words[0] in ("-V", "--version", "version"):
-        from importlib.metadata import version
-
-        sys.stdout.write(f"crucible {version('crucible-kitchen')}\n")
-        return 0
     try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            return _say(overview())
+        if words[0] in ("-V", "--version", "version"):
+            from importlib.metadata import version
+
+            return _say(f"crucible {version('crucible-kitchen')}\n")
         return _verb(words[0], words[1:])
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return _INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return _reader_gone()
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has seen enough: what is left of it goes nowhere, and that is no error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return 0
 
 
 def overview() -> str:
@@ -105,7 +117,10 @@ def _call(plugin: Plugin, words: list[str]) -> int:
 
     @functools.wraps(verb)
     def called(*args: Any, **settings: Any) -> None:
-        codes.append(int(verb(*args, **settings) or 0))
+        try:
+            codes.append(int(verb(*args, **settings) or 0))
+        except BrokenPipeError:  # typer would call it a failure
+            codes.append(_reader_gone())
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command(plugin.name)(called)
