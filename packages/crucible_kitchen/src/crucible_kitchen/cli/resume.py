@@ -32,4 +32,4 @@ def resume(
         with progress:
             record = Crucible(home, listeners=(progress,)).resume(run_id, checkpoint)
     print_outcome(record, Crucible(home), as_json=as_json)
-    return exit_code_of(record)
+    return 0 if detach else exit_code_of(record)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crucible_ir import Experiment, NotFoundError, RunRecord
+from crucible_ir import ConfigError, Experiment, NotFoundError, RunRecord
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet
 from crucible_kitchen.cli.output import print_json, print_line
@@ -61,8 +61,7 @@ def _what(recipe: str, words: list[str]) -> dict[str, Any]:
             what=f"no file {recipe!r}", where="run", remedy="check the path, or name a recipe"
         )
     if words:
-        parse_overrides(words)
-        raise NotFoundError(
+        raise ConfigError(
             what="an experiment file takes no settings",
             where="run",
             remedy="edit the file, or run its recipe",

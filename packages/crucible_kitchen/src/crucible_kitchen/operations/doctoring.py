@@ -96,7 +96,10 @@ def _nearest_folder(path: Path) -> Path:
 
 
 def _home(root: Path) -> Check:
+    in_the_way = next((path for path in (root, *root.parents) if path.exists() and not path.is_dir()), None)
     try:
+        if in_the_way is not None:
+            raise NotADirectoryError(f"{in_the_way} is no folder")
         with tempfile.TemporaryFile(dir=_nearest_folder(root)):
             pass
     except OSError as error:
@@ -167,7 +170,10 @@ def _credentials(service: Service) -> Check:
 
 
 def _runs(service: Service) -> Check:
-    listing = service.store.records()
+    try:
+        listing = service.store.records()
+    except OSError as error:
+        return Check(name="runs", ok=False, detail=f"cannot be read ({error})", remedy="look at the home")
     damaged = [item.run_id for item in listing.damaged]
     return Check(
         name="runs",
