@@ -122,6 +122,15 @@ class Crucible:
         request = {"run_id": run_id, "artifact": artifact, "destination": str(destination)}
         return self._call("fetch", request, runs.FetchedArtifact)
 
+    def export(
+        self, run_id: str, destination: str | Path, *, weights: str = "final", merge: bool = True
+    ) -> runs.ExportedWeights:
+        """Write weights as a model that ``transformers`` loads, or an adapter that ``peft`` loads."""
+        request = runs.ExportWeights(
+            run_id=run_id, destination=str(destination), weights=weights, merge=merge
+        )
+        return self._call("export", request, runs.ExportedWeights)
+
     def adapters(self, port: str | None = None, *, check: bool = False) -> catalog.AdapterList:
         """Installed adapters; ``check`` imports each and looks whether it fits."""
         return self._call("adapters", {"port": port, "check": check}, catalog.AdapterList)

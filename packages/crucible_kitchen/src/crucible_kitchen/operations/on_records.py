@@ -22,7 +22,7 @@ from crucible_kitchen.operations.run_models import (
 )
 from crucible_kitchen.operations.service import Service
 
-__all__ = ["artifacts", "events", "fetch", "list_runs", "metrics", "status"]
+__all__ = ["admit_destination", "artifacts", "events", "fetch", "list_runs", "metrics", "status"]
 
 
 def status(service: Service, request: OneRun) -> RunRecord:
@@ -73,6 +73,24 @@ def artifacts(service: Service, request: OneRun) -> ArtifactList:
     return ArtifactList(run_id=run.run_id, artifacts=artifacts_of(run))
 
 
+def admit_destination(service: Service, given: str) -> Path:
+    """The path ``given``, if the caller may write there.
+
+    Raises:
+        ConfigError: the caller is from outside and it is not under an allowed folder.
+    """
+    destination = Path(given).expanduser()
+    if not service.trusted and not any(
+        destination.resolve().is_relative_to(root.resolve()) for root in service.allowed_roots
+    ):
+        raise ConfigError(
+            what=f"{given!r} is not under an allowed folder",
+            where="destination",
+            remedy="name a path under one, or read the artifact through the gateway",
+        )
+    return destination
+
+
 def fetch(service: Service, request: FetchArtifact) -> FetchedArtifact:
     """Copy an artifact out of the run's folder.
 
@@ -80,15 +98,6 @@ def fetch(service: Service, request: FetchArtifact) -> FetchedArtifact:
         ConfigError: the caller is from outside and ``destination`` is not under an allowed folder.
     """
     run = service.store.open(request.run_id)
-    destination = Path(request.destination).expanduser()
-    if not service.trusted and not any(
-        destination.resolve().is_relative_to(root.resolve()) for root in service.allowed_roots
-    ):
-        raise ConfigError(
-            what=f"{request.destination!r} is not under an allowed folder",
-            where="destination",
-            remedy="name a path under one, or read the artifact through the gateway",
-        )
-    copy = copy_artifact(run, request.artifact, destination)
+    copy = copy_artifact(run, request.artifact, admit_destination(service, request.destination))
     size = sum(item.stat().st_size for item in copy.rglob("*") if item.is_file()) or copy.stat().st_size
     return FetchedArtifact(path=str(copy), size_bytes=size)

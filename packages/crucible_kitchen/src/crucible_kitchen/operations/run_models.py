@@ -15,6 +15,8 @@ __all__ = [
     "DecideRun",
     "EventPage",
     "EventsAfter",
+    "ExportWeights",
+    "ExportedWeights",
     "FetchArtifact",
     "FetchedArtifact",
     "ListRuns",
@@ -151,6 +153,24 @@ class FetchedArtifact(Contract):
 
     path: str
     size_bytes: int
+
+
+class ExportWeights(OneRun):
+    """Which weights to write where, for programs other than ours."""
+
+    destination: str = Field(min_length=1)
+    """A folder that does not exist yet, or is empty."""
+    weights: str = "final"
+    """Name of the weights, or of a checkpoint (``step_000010``)."""
+    merge: bool = True
+    """A whole model that ``transformers`` loads; else an adapter that ``peft`` loads."""
+
+
+class ExportedWeights(Contract):
+    """Where the weights are."""
+
+    path: str
+    merged: bool
 
 
 class MetricsAfter(OneRun):

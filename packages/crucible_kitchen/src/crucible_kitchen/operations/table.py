@@ -9,7 +9,7 @@ from typing import Any
 from crucible_ir import ConfigError, Contract, CrucibleError, RunRecord, nearest
 from crucible_kitchen.manifests.credentials import scrub
 from crucible_kitchen.operations import catalog_models as catalog
-from crucible_kitchen.operations import on_catalogs, on_records, on_runs
+from crucible_kitchen.operations import on_catalogs, on_records, on_runs, on_weights
 from crucible_kitchen.operations import run_models as runs
 from crucible_kitchen.operations.doctoring import doctor
 from crucible_kitchen.operations.operation import Operation
@@ -117,6 +117,14 @@ _ROWS = (
         output_model=runs.FetchedArtifact,
         effect="write",
         handler=on_records.fetch,
+    ),
+    Operation(
+        name="export",
+        summary="Write a run's weights for plain transformers or peft.",
+        input_model=runs.ExportWeights,
+        output_model=runs.ExportedWeights,
+        effect="write",
+        handler=on_weights.export,
     ),
     Operation(
         name="adapters",
