@@ -9,23 +9,26 @@ from pydantic import Field
 
 from crucible_ir import Contract, DatasetRef
 
-__all__ = ["BUNDLED", "ConversationData", "located"]
+__all__ = ["BUNDLED", "NO_ROBOTS", "ConversationData", "located"]
 
 BUNDLED = "tiny"
 """Name of the bundled model and data of ``crucible-tiny``."""
+
+NO_ROBOTS = "HuggingFaceH4/no_robots"
+"""The default data, which bring a test split."""
 
 
 class ConversationData(Contract):
     """Conversations of a file, a folder, or a hub dataset."""
 
-    path: str = "HuggingFaceH4/no_robots"
+    path: str = NO_ROBOTS
     """File, folder or hub id; ``tiny`` is the bundled chat data."""
     config: str | None = None
     split: str = "train"
     eval_path: str | None = None
     """Where the held-out rows are; None looks in ``path``."""
     eval_split: str | None = None
-    """Split of the held-out rows; None takes ``test_size`` rows from the training split."""
+    """Split of the held-out rows; None takes ``test_size`` rows from the training split (``test`` of NoRobots)."""
     test_size: int = Field(default=0, ge=0)
     """Held-out rows taken from the front of the ordered training split."""
     limit: int | None = Field(default=None, ge=1)
@@ -44,11 +47,14 @@ class ConversationData(Contract):
 
     def held_out(self) -> DatasetRef | None:
         """The held-out rows, or None when there are none."""
-        if (self.eval_path or self.path) == BUNDLED and not self.test_size:
+        source = self.eval_path or self.path
+        if source == BUNDLED and not self.test_size:
             return self._ref(BUNDLED, "train", role="test", limit=self.eval_limit)
+        if source == NO_ROBOTS and self.eval_split is None and not self.test_size:
+            return self._ref(NO_ROBOTS, "test", role="test", limit=self.eval_limit)
         if self.eval_split is not None or self.eval_path is not None:
             split = self.eval_split or self.split
-            return self._ref(self.eval_path or self.path, split, role="test", limit=self.eval_limit)
+            return self._ref(source, split, role="test", limit=self.eval_limit)
         if self.test_size:
             limit = min(self.test_size, self.eval_limit or self.test_size)
             return self._ref(self.path, self.split, role="train", limit=limit, shuffled=True)
