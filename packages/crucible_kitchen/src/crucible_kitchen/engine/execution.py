@@ -45,7 +45,7 @@ async def execute(plan: Plan, scope: RunScope) -> Outcome:
     if scope.resume is not None:
         walk.state.values.update(scope.resume.state)
         walk.state.durable.update(scope.resume.state)
-    async with AsyncExitStack() as resources:
+    async with _Resources() as resources:
         walk.resources = resources
         return await _cancellable(walk)
 
@@ -53,6 +53,15 @@ async def execute(plan: Plan, scope: RunScope) -> Outcome:
 def describe(error: BaseException) -> str:
     """One line about an error: our own as they are, others with their type."""
     return str(error) if isinstance(error, CrucibleError) else f"{type(error).__name__}: {error}"
+
+
+class _Resources(AsyncExitStack):
+    """Closes what was opened to the end, also where the run was cancelled from outside (a signal)."""
+
+    async def __aexit__(self, *raised: Any) -> bool | None:
+        with anyio.CancelScope(shield=True):
+            handled = await super().__aexit__(*raised)
+        return handled or None
 
 
 async def _cancellable(walk: _Walk) -> Outcome:
@@ -71,12 +80,13 @@ async def _cancellable(walk: _Walk) -> Outcome:
 
     async def watch(group: anyio.abc.TaskGroup) -> None:
         nonlocal asked
-        while True:
-            await anyio.sleep(CANCEL_POLL_S)
-            if walk.scope.cancel_requested():
-                asked = True
-                group.cancel_scope.cancel()
-                return
+        try:
+            while not asked:
+                await anyio.sleep(CANCEL_POLL_S)
+                asked = walk.scope.cancel_requested()
+        except Exception as failure:  # noqa: BLE001 - as above: a log that cannot be read any more
+            error.append(failure)
+        group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch, group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from crucible_ir import (
 )
 from crucible_kitchen.engine.scope import Outcome, Ports, RunScope
 from crucible_kitchen.manifests.ports import ManifestPorts
-from crucible_kitchen.runs.checkpoints import SavedCheckpoint, remove_leftovers
+from crucible_kitchen.runs.checkpoints import SavedCheckpoint, leftovers
 from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.lease import Lease
 from crucible_kitchen.runs.requests import CancelWatch, DecisionBook
@@ -95,7 +96,9 @@ class Attempt:
         self._source = source
         self._listeners = listeners
         self._log = run.log()
-        self._fresh = run.logged_record().state is RunState.CREATED
+        record = run.logged_record()
+        self._fresh = record.state is RunState.CREATED
+        self._heard = 0 if self._fresh else record.last_seq
         self._began = False
 
     def run(self, prepare: Callable[[], Prepared], engine: Callable[[], Engine]) -> Ending:
@@ -153,27 +156,29 @@ class Attempt:
         for listener in self._listeners:
             listener(str(type), data)
 
-    def _begin(self) -> int:
-        """Write that the run starts or goes on; returns the event's number."""
+    def _begin(self) -> None:
+        """Write that the run starts or goes on; leftovers are removed once the log no longer counts on them."""
         source = self._source
         data: dict[str, Any] = {"pid": os.getpid()}
+        left = [] if self._fresh else leftovers(self._run, source)
         if not self._fresh:
             data |= {
                 "checkpoint": source.name if source else None,
                 "checkpoint_seq": source.seq if source else 0,
                 "step": source.point.step if source else 0,
-                "removed": remove_leftovers(self._run, source),
+                "removed": [path.name for path in left],
             }
         type = EventType.RUN_STARTED if self._fresh else EventType.RUN_RESUMED
         event = self._log.append(type, data)
         self._began = True
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         self._tell(type, event.data)
-        return event.seq
 
     async def _driven(self, prepared: Prepared, engine: Engine) -> Outcome:
         """Execute the plan while listening for signals; the adapters are closed, however it ends."""
         try:
-            began = self._begin()
+            self._begin()
             if not self._fresh:
                 self._cut_metrics(prepared.ports)
             scope = RunScope(
@@ -183,7 +188,7 @@ class Attempt:
                 ports=prepared.ports,
                 emit=self._emit,
                 decision_for=DecisionBook(self._run),
-                cancel_requested=CancelWatch(self._run, after=began),
+                cancel_requested=CancelWatch(self._run, after=self._heard),
                 clock=time.monotonic,
                 resume=self._source.point if self._source else None,
                 redact=self._run.settings.redact.text,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from crucible_ir import CheckpointRef, Event, EventType, IntegrityError, NotFoun
 from crucible_kitchen.engine.scope import ResumePoint
 from crucible_kitchen.runs.folder import RunFolder
 
-__all__ = ["SavedCheckpoint", "remove_leftovers", "resume_point", "saved_checkpoints", "verify_checkpoint"]
+__all__ = ["SavedCheckpoint", "leftovers", "resume_point", "saved_checkpoints", "verify_checkpoint"]
 
 _BLOCK = 1 << 20
 
@@ -166,28 +165,27 @@ def resume_point(run: RunFolder, name: str | None = None) -> SavedCheckpoint | N
 
 
 def _named_folders(events: Iterable[Event], last_seq: int) -> set[str]:
-    """Names of checkpoint folders that an event up to ``last_seq`` speaks of."""
-    named: set[str] = set()
+    """Names of checkpoint folders that an event up to ``last_seq`` speaks of and no later resume voids."""
+    named: dict[str, int] = {}
     for event in events:
         if event.seq > last_seq:
             break
         if event.type == EventType.CHECKPOINT_SAVED:
-            named.add(_saved(event).name)
+            named[_saved(event).name] = event.seq
         elif event.type == EventType.ARTIFACT_WRITTEN:
-            named.add(Path(str(event.data.get("artifact", {}).get("uri", ""))).name)
-    return named
+            named[Path(str(event.data.get("artifact", {}).get("uri", ""))).name] = event.seq
+        elif event.type == EventType.RUN_RESUMED:
+            source = event.data.get("checkpoint_seq") or 0
+            named = {name: seq for name, seq in named.items() if seq <= source}
+    return set(named)
 
 
-def remove_leftovers(run: RunFolder, source: SavedCheckpoint | None) -> list[str]:
-    """Delete checkpoint folders that no event up to ``source`` speaks of; returns their names.
+def leftovers(run: RunFolder, source: SavedCheckpoint | None) -> list[Path]:
+    """Checkpoint folders that do not count for a run that goes on from ``source``, sorted.
 
     They were being written when the run ended, or belong to a continuation that is given up.
     """
+    if not run.checkpoints_path.is_dir():
+        return []
     keep = _named_folders(run.events(), source.seq if source else 0)
-    removed = []
-    if run.checkpoints_path.is_dir():
-        for path in sorted(run.checkpoints_path.iterdir()):
-            if path.name not in keep:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-                removed.append(path.name)
-    return removed
+    return sorted(path for path in run.checkpoints_path.iterdir() if path.name not in keep)

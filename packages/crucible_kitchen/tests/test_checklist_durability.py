@@ -1,0 +1,148 @@
+"""What holds when things happen at the worst moment: between a lock and an event, an event and a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from crucible_ir import CancelledRun, CheckpointRef, Experiment, RunState, StageDef
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.execution import execute
+from crucible_kitchen.engine.plan import compile_plan
+from crucible_kitchen.engine.scope import Outcome, RunScope
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.manifests.loading import load_manifest
+from crucible_kitchen.runs import requests
+from crucible_kitchen.runs.attempt import Engine, InterruptedRun
+from crucible_kitchen.runs.checkpoints import leftovers, saved_checkpoints
+from crucible_kitchen.runs.execution import RunExecutor
+from crucible_kitchen.runs.folder import RunFolder
+from crucible_kitchen.runs.home import Home
+from crucible_kitchen.runs.store import RunStore
+from crucible_testing.engine import Catalog
+
+
+def created(home: Path, *stages: type[Stage]) -> tuple[RunFolder, RunExecutor]:
+    """A run of ``stages`` and what executes it."""
+    catalog = Catalog(*stages)
+    experiment = Experiment(id="probe", pipeline=tuple(StageDef(name=stage.name) for stage in stages))
+    engine = Engine(compile=lambda e, ports: compile_plan(e, ports, catalog), execute=execute)
+    run = RunStore(Home(home)).create(experiment, load_manifest("test"))
+    return run, RunExecutor(Home(home), environ={}, engine=engine)
+
+
+class Idle(Stage):
+    """Does nothing."""
+
+    name = "idle"
+
+    async def run(self, ctx: StageContext) -> None:
+        return
+
+
+# --- cancelling --------------------------------------------------------------------------------------------
+
+
+def test_a_request_to_cancel_that_comes_while_the_plan_is_checked_is_heard(home: Path) -> None:
+    run, _ = created(home, Idle)
+
+    def compile(*_: Any) -> None:
+        requests.cancel(run)  # from another process, which finds the lease taken
+
+    async def run_it(plan: Any, scope: RunScope) -> Outcome:
+        if scope.cancel_requested():
+            raise CancelledRun(what="cancelled", where=scope.run_id)
+        return Outcome()
+
+    with pytest.raises(CancelledRun):
+        RunExecutor(Home(home), environ={}, engine=Engine(compile=compile, execute=run_it)).start(run)
+    assert run.record().state is RunState.CANCELLED
+
+
+def test_a_log_that_vanishes_is_told_as_it_is_and_not_as_a_group(home: Path) -> None:
+    class Wait(Idle):
+        async def run(self, ctx: StageContext) -> None:
+            (ctx.run_dir / "events.jsonl").rename(ctx.run_dir / "gone.jsonl")
+            await anyio.sleep_forever()
+
+    run, executor = created(home, Wait)
+    with pytest.raises(FileNotFoundError):
+        executor.start(run)
+
+
+def test_resources_are_closed_to_their_end_when_a_signal_comes(home: Path) -> None:
+    closed: list[str] = []
+
+    class Open(Idle):
+        async def run(self, ctx: StageContext) -> None:
+            async def close() -> None:
+                await anyio.lowlevel.checkpoint()
+                closed.append("closed")
+
+            ctx.defer(close)
+            os.kill(os.getpid(), signal.SIGINT)
+            await anyio.sleep_forever()
+
+    run, executor = created(home, Open)
+    with pytest.raises(InterruptedRun):
+        executor.start(run)
+    assert closed == ["closed"]
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(home: Path, probe: Path, experiment: Callable[..., Experiment]) -> RunFolder:
+    """A run of four turns, each with a checkpoint, that failed at the end."""
+    run = RunStore(Home(home)).create(experiment(fail_at=4), load_manifest("test"))
+    with pytest.raises(Exception, match="broke"):
+        RunExecutor(Home(home), environ={}).start(run)
+    return run
+
+
+def test_checkpoints_are_given_up_in_the_log_before_their_folders_go(
+    finished: RunFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """The process ends here."""
+
+    def rmtree(path: Path, *_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as dying:
+        dying.setattr(shutil, "rmtree", rmtree)
+        with pytest.raises(Killed):
+            RunExecutor(Home(home), environ={}).resume(finished, "step_000002")
+    assert [saved.name for saved in saved_checkpoints(finished.events())] == ["step_000001", "step_000002"]
+    (home / "runs" / "released").touch()
+    assert RunExecutor(Home(home), environ={}).resume(finished).state is RunState.COMPLETED
+
+
+def test_the_folder_of_a_voided_checkpoint_is_a_leftover_although_its_name_was_spoken_of(home: Path) -> None:
+    run, _ = created(home, Idle)
+
+    def saved(step: int) -> None:
+        ref = CheckpointRef(id=f"c{step}", path=f"checkpoints/c{step}", step=step).model_dump(mode="json")
+        run.append(
+            "checkpoint.saved",
+            {"checkpoint": ref, "cursor": [0], "state": {}, "metrics_position": 0, "step": step},
+        )
+        (run.checkpoints_path / f"c{step}").mkdir(parents=True, exist_ok=True)
+
+    for step in (1, 2, 3):
+        saved(step)
+    first = saved_checkpoints(run.events())[0]
+    run.append("run.resumed", {"checkpoint_seq": first.seq, "step": 1})
+    saved(2)
+    (run.checkpoints_path / "c3").mkdir(exist_ok=True)  # being written again when the process was killed
+    source = saved_checkpoints(run.events())[-1]
+    assert source.name == "c2"
+    assert [path.name for path in leftovers(run, source)] == ["c3"]
