@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from crucible_ir import CancelledRun, CheckpointRef, Experiment, RunState, StageDef
+from crucible_ir import CancelledRun, CheckpointRef, Experiment, IntegrityError, RunState, StageDef
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.execution import execute
 from crucible_kitchen.engine.plan import compile_plan
@@ -26,6 +26,10 @@ from crucible_kitchen.runs.execution import RunExecutor
 from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.home import Home
 from crucible_kitchen.runs.store import RunStore
+from crucible_kitchen.stages.init_tokenizer import InitTokenizer
+from crucible_kitchen.stages.keys import PROVENANCE
+from crucible_kitchen.stages.load_dataset import LoadDataset
+from crucible_testing.bench import StageBench, toy_experiment
 from crucible_testing.engine import Catalog
 
 
@@ -146,3 +150,32 @@ def test_the_folder_of_a_voided_checkpoint_is_a_leftover_although_its_name_was_s
     source = saved_checkpoints(run.events())[-1]
     assert source.name == "c2"
     assert [path.name for path in leftovers(run, source)] == ["c3"]
+
+
+# --- what a run goes on with -------------------------------------------------------------------------------
+
+
+def resumed(folder: Path, name: str, digest: str) -> StageBench:
+    """A bench whose checkpoint was taken with another ``name``."""
+    bench = StageBench(folder / "run_1_00000000", toy_experiment(folder))
+    bench[PROVENANCE] = {name: {"digest": digest}}
+    return bench
+
+
+def test_a_dataset_that_changed_since_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    bench = resumed(tmp_path, "model", "sha256:0")
+    bench.run(LoadDataset)
+    bench.run(LoadDataset)  # the same rows: fine
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(IntegrityError, match="the dataset is not the one this run began with"):
+        bench.run(LoadDataset)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "renderer"])
+def test_a_tokenizer_or_renderer_that_changed_since_the_checkpoint_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    bench = resumed(tmp_path, name, "sha256:0000000000000000")
+    with pytest.raises(IntegrityError, match=f"the {name} is not the one this run began with"):
+        bench.run(InitTokenizer, renderer="role_colon")

@@ -10,6 +10,7 @@ from crucible_ir import Contract, Problem, nearest
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import PROVENANCE, RENDERER, TOKENIZER
+from crucible_kitchen.stages.provenance import require_same
 from crucible_train.ports import TrainingBackend
 from crucible_train.renderers import get_renderer, recommended_renderer, renderer_names
 
@@ -52,7 +53,11 @@ class InitTokenizer(Stage):
         return []
 
     async def run(self, ctx: StageContext) -> None:
-        """Load both and note their digests."""
+        """Load both and note their digests.
+
+        Raises:
+            IntegrityError: one of them is not what the resumed run began with.
+        """
         backend: TrainingBackend = ctx.port("training_backend")
         model = ctx.experiment.model
         assert model is not None
@@ -65,5 +70,8 @@ class InitTokenizer(Stage):
             "tokenizer": {"digest": tokenizer.digest},
             "renderer": {"name": name, "digest": renderer.digest},
         }
-        ctx.set(PROVENANCE, ctx.get(PROVENANCE) | facts)
+        provenance = ctx.get(PROVENANCE)
+        for part, fact in facts.items():
+            require_same(part, provenance.get(part), fact)
+        ctx.set(PROVENANCE, provenance | facts)
         ctx.emit("tokenizer.loaded", {"digest": tokenizer.digest, "renderer": name})

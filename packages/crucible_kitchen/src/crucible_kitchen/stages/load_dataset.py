@@ -9,6 +9,7 @@ from crucible_ir import DataError, DatasetRef, DatasetSnapshot, EventType, Probl
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE
+from crucible_kitchen.stages.provenance import require_same
 from crucible_train.ports import DatasetStore
 
 __all__ = ["LoadDataset"]
@@ -52,7 +53,11 @@ class LoadDataset(Stage):
         ]
 
     async def run(self, ctx: StageContext) -> None:
-        """Load, and say in the log exactly which rows these are."""
+        """Load, and say in the log exactly which rows these are; a resumed run takes no others.
+
+        Raises:
+            IntegrityError: content, order or transformation differ from those of the checkpoint.
+        """
         experiment = ctx.experiment
         assert experiment.dataset is not None
         train = self._load(ctx, experiment.dataset, "train")
@@ -66,9 +71,11 @@ class LoadDataset(Stage):
         ctx.set(DATASET, train)
         ctx.set(EVAL_DATASET, held_out)
         provenance = ctx.find(PROVENANCE, {}).copy()
-        provenance["dataset"] = train.ref.model_dump(mode="json")
-        if held_out is not None:
-            provenance["eval_dataset"] = held_out.ref.model_dump(mode="json")
+        for name, snapshot in (("dataset", train), ("eval_dataset", held_out)):
+            if snapshot is not None:
+                ref = snapshot.ref.model_dump(mode="json")
+                require_same(name, provenance.get(name), ref)
+                provenance[name] = ref
         ctx.set(PROVENANCE, provenance)
 
     def _load(self, ctx: StageContext, ref: DatasetRef, role: str) -> DatasetSnapshot:
