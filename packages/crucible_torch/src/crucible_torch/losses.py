@@ -1,6 +1,6 @@
 """Losses by name: the value of an example and the gradient for its log-probabilities.
 
-Losses are sums over tokens. A new loss is one entry in ``LOSSES``.
+Losses are sums over tokens; what they compute is said in ``crucible_train.losses``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crucible_ir.errors import ConfigError, DataError, nearest
 from crucible_torch.packing import Example
-from crucible_train.losses import cross_entropy
+from crucible_train import losses as references
+from crucible_train.losses import LossSpec, cross_entropy
 from crucible_train.types import LossConfig
 
 __all__ = ["LOSSES", "Loss", "LossTerm", "find_loss"]
@@ -31,42 +31,35 @@ class LossTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A loss: what it reads from a datum and how it is computed from log-probabilities (N, K).
+    """A loss: its reference and how it is computed from log-probabilities (N, K).
 
     ``linear`` says that the gradient does not depend on the log-probabilities: ``term`` may then be asked
     for it before they are known, and one pass over the head does. ``weighted`` says that positions of
     weight 0 have no part in it.
     """
 
-    name: str
-    inputs: tuple[str, ...]
-    settings: tuple[str, ...]
+    spec: LossSpec
     linear: bool
     weighted: bool
     term: Callable[[Example, FloatArray, LossConfig], LossTerm]
 
+    @property
+    def name(self) -> str:
+        """The name that ``forward_backward`` takes."""
+        return self.spec.name
+
     def check(self, examples: list[Example], config: LossConfig) -> None:
-        """Look for missing inputs and unknown settings.
+        """Look for missing inputs, inputs of a wrong shape, and unknown, missing or impossible settings.
 
         Raises:
-            DataError: a datum lacks an input of this loss.
-            ConfigError: a setting that this loss does not have.
+            DataError: a datum lacks an input of this loss, or has it in another shape than its targets.
+            ConfigError: a setting that this loss does not have, needs, or cannot use.
         """
-        unknown = sorted(set(config) - set(self.settings))
-        if unknown:
-            raise ConfigError(
-                what=f"{self.name} has no setting {', '.join(unknown)}",
-                where="loss_config",
-                remedy=f"it has {', '.join(self.settings) or 'none'}",
-            )
+        self.spec.check(config)
         for example in examples:
-            for name in self.inputs:
-                if name not in example.datum.loss_fn_inputs:
-                    raise DataError(
-                        what=f"{self.name} needs {name!r}; the datum has {sorted(example.datum.loss_fn_inputs)}",
-                        where=f"data[{example.index}].loss_fn_inputs",
-                        remedy=f"build the datum with {name!r}",
-                    )
+            self.spec.check_inputs(example.datum, f"data[{example.index}]")
+        if not self.linear:  # settings out of range are named before the model runs
+            self.term(examples[0], np.zeros_like(examples[0].targets, dtype=np.float32), config)
 
 
 def _cross_entropy(example: Example, logprobs: FloatArray, config: LossConfig) -> LossTerm:
@@ -77,17 +70,24 @@ def _cross_entropy(example: Example, logprobs: FloatArray, config: LossConfig) -
     return LossTerm(value=value, gradient=-weights)
 
 
+def _reference(spec: LossSpec) -> Callable[[Example, FloatArray, LossConfig], LossTerm]:
+    """A loss that is computed as its reference says: it sees N numbers, where the model made N x vocabulary."""
+
+    def term(example: Example, logprobs: FloatArray, config: LossConfig) -> LossTerm:
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = spec.evaluate(example.shaped(logprobs), example.datum, config)
+            gradient = found.gradient.astype(np.float32).reshape(logprobs.shape)
+        return LossTerm(value=found.loss, gradient=gradient)
+
+    return term
+
+
 LOSSES: Mapping[str, Loss] = {
-    loss.name: loss
-    for loss in (
-        Loss(
-            name="cross_entropy",
-            inputs=("target_tokens", "weights"),
-            settings=(),
-            linear=True,
-            weighted=True,
-            term=_cross_entropy,
-        ),
+    name: Loss(spec=spec, linear=False, weighted=False, term=_reference(spec))
+    for name, spec in references.LOSSES.items()
+} | {
+    "cross_entropy": Loss(
+        spec=references.LOSSES["cross_entropy"], linear=True, weighted=True, term=_cross_entropy
     )
 }
 
@@ -96,14 +96,6 @@ def find_loss(name: str) -> Loss:
     """The loss of that name.
 
     Raises:
-        ConfigError: there is none; the message names those there are.
+        ConfigError: there is none; the message names the nearest and those there are.
     """
-    if name in LOSSES:
-        return LOSSES[name]
-    close = nearest(name, LOSSES)
-    hint = f"did you mean {close!r}? " if close else ""
-    raise ConfigError(
-        what=f"the local engine has no loss {name!r}",
-        where="loss_fn",
-        remedy=f"{hint}It has {', '.join(sorted(LOSSES))}; forward_backward_custom takes any other",
-    )
+    return LOSSES[references.find_loss(name).name]

@@ -5,22 +5,13 @@ Source: the loss page of the Tinker documentation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from crucible_ir.errors import DataError
+from crucible_train.losses.value import LossValue
 
-__all__ = ["LossValue", "cross_entropy"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossValue:
-    """A loss in nats and its gradient for the log-probabilities, float64 of their shape."""
-
-    loss: float
-    gradient: NDArray[np.float64]
+__all__ = ["cross_entropy"]
 
 
 def cross_entropy(logprobs: NDArray[np.floating], weights: NDArray[np.floating]) -> LossValue:
