@@ -73,7 +73,7 @@ def overview() -> str:
 
 def _verb(name: str, words: list[str]) -> int:
     from crucible_ir import CrucibleError, ExitCode
-    from crucible_kitchen.cli.output import report_error
+    from crucible_kitchen.cli.output import report_bug, report_error
 
     as_json = "--json" in words
     try:
@@ -87,6 +87,9 @@ def _verb(name: str, words: list[str]) -> int:
         failure = StorageError(what=error.strerror or str(error), where=str(error.filename or ""))
         report_error(failure, as_json=as_json)
         return int(ExitCode.STORAGE)
+    except Exception as error:  # noqa: BLE001 - the boundary: Python's own trace would show secrets
+        report_bug(error, as_json=as_json)
+        return int(ExitCode.FAILED)
 
 
 def _find(name: str) -> Plugin:

@@ -10,7 +10,7 @@ from typing import Any
 from crucible_ir import ConfigError, CrucibleError
 from crucible_kitchen.manifests.credentials import redactor_for
 
-__all__ = ["print_json", "print_line", "print_table", "report_error"]
+__all__ = ["print_json", "print_line", "print_table", "report_bug", "report_error"]
 
 
 def print_json(value: Any) -> None:
@@ -79,3 +79,19 @@ def report_error(error: CrucibleError, *, as_json: bool) -> None:
         return
     lines = [str(error), *getattr(error, "__notes__", ())]
     sys.stderr.write(redactor.text("error: " + "\n".join(lines)) + "\n")
+
+
+def report_bug(error: Exception, *, as_json: bool) -> None:
+    """An error that nobody foresaw, as ``report_error`` does, after its trace where a person reads it."""
+    import os
+    import traceback
+
+    if not as_json:
+        trace = "".join(traceback.format_exception(error))
+        sys.stderr.write(redactor_for(os.environ, None).text(trace))
+    told = CrucibleError(
+        what=f"{type(error).__name__}: {error}",
+        where="crucible",
+        remedy="nobody foresaw this; please report it to the makers of what the trace names last",
+    )
+    report_error(told, as_json=as_json)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from crucible_ir import ConflictError, Experiment, RunRecord, RunState
-from crucible_kitchen.manifests.credentials import redactor_for
+from crucible_ir import ConflictError, CrucibleError, Experiment, RunRecord, RunState
+from crucible_kitchen.manifests.credentials import redactor_for, scrub
 from crucible_kitchen.manifests.manifest import Manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.runs.attempt import Attempt, Engine, Listener, Prepared, default_engine
@@ -123,6 +123,8 @@ class RunExecutor:
                 attempt.write(ending)
             finally:
                 attempt.close()
+        if isinstance(ending.error, CrucibleError):
+            scrub(ending.error, redactor)
         if ending.error is not None:
             raise ending.error
         return run.record()
