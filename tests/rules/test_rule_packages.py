@@ -66,7 +66,8 @@ def modules_after(code: str) -> set[str]:
         text=True,
         check=True,
     )
-    return {name.partition(".")[0] for name in done.stdout.split()}
+    last_line = done.stdout.splitlines()[-1]  # the code itself may have printed
+    return {name.partition(".")[0] for name in last_line.split()}
 
 
 # --- what a distribution declares --------------------------------------------------------------------------
