@@ -49,14 +49,20 @@ class Command:
         assert code == 0, err
         return json.loads(out)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Run in a process of its own and do not wait."""
+    def start(
+        self, *words: str, largest_file: int | None = None, path: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Run in a process of its own and do not wait; no file grows beyond ``largest_file`` bytes,
+        and modules are looked for in ``path`` first."""
+        limit = [] if largest_file is None else ["prlimit", f"--fsize={largest_file}"]
         return subprocess.Popen(
-            [sys.executable, "-m", "crucible_kitchen", *words],
+            [*limit, sys.executable, "-m", "crucible_kitchen", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"CRUCIBLE_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"CRUCIBLE_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+            | ({} if path is None else {"PYTHONPATH": str(path)}),
         )
 
     def run_dirs(self) -> list[Path]:

@@ -120,3 +120,41 @@ def test_a_corrupt_checkpoint_is_named_and_an_older_one_goes_on(
     assert "step_000004" in err
     code, _, err = crucible("resume", run_dir.name, "--checkpoint", "step_000004", "-q")
     assert code == 0, err
+
+
+@pytest.mark.slow
+def test_a_disk_that_refuses_a_checkpoint_fails_the_run_and_resume_finishes_it(
+    crucible: Any, small: tuple[str, ...]
+) -> None:
+    process = crucible.start("run", "sl_basic", *small, "save_every=4", "-q", largest_file=200_000)
+    _, err = process.communicate()
+    assert process.returncode == ExitCode.STORAGE, err
+    (run_dir,) = crucible.run_dirs()
+    assert "step_000004" in err
+    assert not [path for path in (run_dir / "checkpoints").iterdir() if not path.name.startswith(".")]
+    shown = crucible.json("show", run_dir.name)["run"]
+    assert shown["state"] == "failed"
+    code, _, err = crucible("resume", run_dir.name, "-q")
+    assert code == 0, err
+    assert crucible.json("show", run_dir.name)["run"]["step"] == 12
+
+
+def test_an_sdk_that_is_not_installed_is_named_with_the_remedy(crucible: Any, tmp_path: Path) -> None:
+    hidden = tmp_path / "hide"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'datasets':\n"
+        "            raise ModuleNotFoundError(\"No module named 'datasets'\", name='datasets')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    words = ("run", "sl_basic", "model=tiny", "data.path=some/dataset", "batch_size=8", "-m", "dev")
+    process = crucible.start(*words, path=hidden)
+    _, err = process.communicate()
+    assert process.returncode == ExitCode.ADAPTER
+    assert "'huggingface' of crucible-kitchen" in err
+    assert "datasets" in err
+    assert "pip install 'crucible-kitchen[datasets]'" in err
+    assert len(err.strip().splitlines()) == 1

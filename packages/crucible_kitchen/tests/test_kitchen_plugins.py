@@ -124,7 +124,7 @@ def test_a_missing_sdk_is_told_with_adapter_package_and_remedy(package: Callable
         load_adapter("metrics_store", "needy")
     assert str(caught.value) == (
         "crucible.metrics_store: 'needy' of needy needs the module 'sdk_that_is_absent', which is not installed; "
-        "install it, or the extra of needy that brings it, or choose another adapter"
+        "pip install sdk-that-is-absent, or choose another adapter"
     )
 
 

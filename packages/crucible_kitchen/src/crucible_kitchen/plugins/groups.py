@@ -75,6 +75,11 @@ _PORTS = (
         summary="keeps files under the digest of their content",
         folder="blobs",
     ),
+    PortGroup(
+        port="python_bridge",
+        protocol="crucible_train.ports:PythonBridge",
+        summary="runs functions in processes that can be killed",
+    ),
 )
 
 PORTS: Mapping[str, PortGroup] = MappingProxyType({item.port: item for item in _PORTS})

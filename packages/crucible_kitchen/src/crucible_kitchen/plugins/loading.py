@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 from crucible_ir.errors import AdapterError, CrucibleError
@@ -11,6 +13,9 @@ from crucible_kitchen.plugins.groups import group_of
 from crucible_kitchen.plugins.shapes import mismatches
 
 __all__ = ["load", "load_adapter", "protocol_of", "require_fit"]
+
+_AFTER_NAME = re.compile(r"[^A-Za-z0-9._-]")
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
 
 def _says(plugin: Plugin, what: str, remedy: str) -> AdapterError:
@@ -25,11 +30,25 @@ def missing_module(plugin: Plugin, error: ImportError) -> AdapterError:
         return _says(
             plugin,
             f"needs the module {module!r}, which is not installed",
-            f"install it, or the extra of {plugin.package} that brings it, or choose another adapter",
+            f"{_remedy(plugin.package, module)}, or choose another adapter",
         )
     return _says(
         plugin, f"cannot be imported ({error})", f"reinstall {plugin.package} or choose another adapter"
     )
+
+
+def _remedy(package: str, module: str) -> str:
+    """What to type so that ``module`` is there: the extra of ``package`` that brings it, else the module itself."""
+    wanted = module.replace("_", "-").lower()
+    try:
+        needs = requires(package) or []
+    except PackageNotFoundError:
+        needs = []
+    for need in needs:
+        extra = _EXTRA.search(need)
+        if extra and _AFTER_NAME.split(need, maxsplit=1)[0].replace("_", "-").lower() == wanted:
+            return f"pip install '{package}[{extra[1]}]'"
+    return f"pip install {wanted}"
 
 
 def load(plugin: Plugin) -> Any:
