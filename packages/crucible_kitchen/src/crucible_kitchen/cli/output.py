@@ -14,8 +14,10 @@ __all__ = ["print_json", "print_line", "print_table", "report_bug", "report_erro
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    """One JSON document on standard output; NaN and infinities are words, as in the files of a run."""
+    from crucible_telemetry.plain_json import plain_json
+
+    sys.stdout.write(json.dumps(plain_json(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

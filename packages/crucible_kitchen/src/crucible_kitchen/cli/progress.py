@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -107,8 +108,10 @@ class LineProgress:
         self._say(line)
 
     def _say(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        """A reader that went away (``2>&1 | head``) does not stop the run."""
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
 
 
 class BarProgress:
