@@ -114,6 +114,18 @@ def test_an_empty_dataset_is_refused(tmp_path: Path) -> None:
             LocalDatasetStore().load(DatasetRef(id=str(path), streaming=streaming))
 
 
+@pytest.mark.parametrize("mapping", [{}, {"schema": "auto"}, {"schema": "messages"}])
+def test_checking_an_empty_dataset_says_so_whatever_the_mapping(
+    tmp_path: Path, mapping: dict[str, str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("")
+    ref = DatasetRef(id=str(path), mapping=mapping)
+    with pytest.raises(DataError, match=r"a\.jsonl: no rows"):
+        LocalDatasetStore().check(ref)
+    assert list(LocalDatasetStore().stream(ref)) == []
+
+
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.jsonl", {"n": 1})

@@ -8,6 +8,7 @@ so drops count those that were looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, overload
 
@@ -20,7 +21,7 @@ from crucible_datasets.order import buffer_shuffle, permutation
 from crucible_datasets.sources import PlacedRow, SourceRows
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, Drop, IntegrityError, Row
 
-__all__ = ["MappedRows", "RowStream", "snapshot_of", "snapshot_of_stream"]
+__all__ = ["MappedRows", "RowStream", "nothing_in", "snapshot_of", "snapshot_of_stream"]
 
 _LOOKED_AT = 100
 """Rows from which columns are told."""
@@ -102,8 +103,18 @@ def _nothing_left(ref: DatasetRef, seen: int, drops: Sequence[Drop]) -> DataErro
     return DataError(
         what=f"skip={ref.skip} leaves none of the {seen - dropped} usable rows",
         where=ref.id,
-        remedy="lower skip",
+        remedy="give more rows, or lower skip (a recipe's test_size holds the first rows out with it)",
     )
+
+
+def nothing_in(stream: RowStream, ref: DatasetRef) -> DataError:
+    """Why an exhausted stream gave no row."""
+    return _nothing_left(ref, stream.seen, stream.drops)
+
+
+def _of_no_rows(wanted: FieldMapping) -> FieldMapping:
+    """The mapping of a source without rows, whose columns nobody can look at."""
+    return replace(wanted, schema="raw", fields={}) if wanted.schema == "auto" else wanted
 
 
 def snapshot_of(source: SourceRows, ref: DatasetRef) -> DatasetSnapshot:
@@ -173,7 +184,7 @@ class RowStream(Iterator[Row]):
         wanted = FieldMapping.parse(ref.mapping)
         items = iter(placed)
         head = list(islice(items, _LOOKED_AT if wanted.schema != "raw" else 0))
-        self.mapping = resolve_fields(wanted, [item.row for item in head]) if head else wanted
+        self.mapping = resolve_fields(wanted, [item.row for item in head]) if head else _of_no_rows(wanted)
         self._mapper = RowMapper(self.mapping)
         self._counter = DropCounter(strict=self.mapping.strict)
         self._positions: list[int] = []
@@ -239,5 +250,5 @@ def snapshot_of_stream(placed: Iterable[PlacedRow], ref: DatasetRef) -> DatasetS
     stream = RowStream(placed, ref)
     rows: list[Any] = list(stream)
     if not rows:
-        raise _nothing_left(ref, stream.seen, stream.drops)
+        raise nothing_in(stream, ref)
     return DatasetSnapshot(ref=stream.ref, rows=rows, drops=stream.drops)

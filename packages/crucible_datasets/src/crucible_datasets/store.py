@@ -9,7 +9,7 @@ from crucible_datasets.files import dataset_files, looks_like_path
 from crucible_datasets.formats import MAX_LINE_BYTES
 from crucible_datasets.mapping import FieldMapping
 from crucible_datasets.memory import MemoryDataset, MemoryDatasets
-from crucible_datasets.snapshots import RowStream, snapshot_of, snapshot_of_stream
+from crucible_datasets.snapshots import RowStream, nothing_in, snapshot_of, snapshot_of_stream
 from crucible_datasets.sources import HeldRows, PlacedRow, read_files
 from crucible_ir import ConfigError, DatasetRef, DatasetSnapshot
 
@@ -101,7 +101,9 @@ class LocalDatasetStore:
                 "transform_digest": None,
             }
         )
-        next(self.stream(head), None)
+        rows = self.stream(head)
+        if next(rows, None) is None:
+            raise nothing_in(rows, ref)
 
     def _in_memory(self, ref: DatasetRef) -> bool:
         if ref.source == "memory":
