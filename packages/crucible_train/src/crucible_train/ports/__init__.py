@@ -8,6 +8,7 @@ from crucible_train.ports.handle import Handle
 from crucible_train.ports.hub import HubClient, RepoType
 from crucible_train.ports.metrics_store import MetricsStore
 from crucible_train.ports.model_registry import ModelRegistry
+from crucible_train.ports.python_bridge import BridgeFault, BridgeReply, PythonBridge
 from crucible_train.ports.sampling import SamplingClient
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.ports.training import CustomLoss, CustomLossFn, TrainingClient
@@ -15,6 +16,8 @@ from crucible_train.ports.training import CustomLoss, CustomLossFn, TrainingClie
 __all__ = [
     "BackendCapabilities",
     "BlobStore",
+    "BridgeFault",
+    "BridgeReply",
     "CustomLoss",
     "CustomLossFn",
     "DatasetStore",
@@ -23,6 +26,7 @@ __all__ = [
     "HubClient",
     "MetricsStore",
     "ModelRegistry",
+    "PythonBridge",
     "RepoType",
     "SamplingClient",
     "Tokenizer",
