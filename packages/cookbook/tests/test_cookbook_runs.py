@@ -91,6 +91,16 @@ def test_the_quickstart_is_well_only_where_something_was_learned(
     assert Path(body["report"]).is_file()
 
 
+def test_the_quickstart_is_sl_basic_over_the_bundled_model_and_data() -> None:
+    made = quick.experiment()
+    assert (made.id, made.recipe) == ("quickstart", "sl_basic")
+    assert made.model is not None
+    assert made.model.uri == str(bundled_model())
+    changed = quick.experiment(learning_rate=0.0)
+    assert changed.training is not None
+    assert changed.training.optimizer.learning_rate == 0
+
+
 def test_the_quickstart_shows_progress(
     tmp_path: Path,
     bigram: dict[str, Any],

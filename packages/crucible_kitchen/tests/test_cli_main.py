@@ -60,7 +60,9 @@ wrong = probe_verbs:wrong
 absent = probe_verbs:absent
 """
 
-BUILT_IN = "adapters cancel config decide doctor logs recipes resume run runs show stages workflows".split()
+BUILT_IN = (
+    "adapters cancel config decide doctor export logs recipes resume run runs show stages workflows".split()
+)
 
 
 @pytest.fixture

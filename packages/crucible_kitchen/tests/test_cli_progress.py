@@ -205,7 +205,13 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest(values: list[float], li
     assert sparkline(values) == line
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300))
+def test_a_long_series_is_averaged_into_its_cells() -> None:
+    assert sparkline([0.0, 2.0, 6.0, 8.0], width=2) == "▁█"
+    assert sparkline([0.0, 7.0, 7.0, 7.0, 0.0, 7.0], width=3) == "▁█▁"
+    assert sparkline([float(n) for n in range(80)], width=8) == "▁▂▃▄▅▆▇█"
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n)))
 def test_a_sparkline_is_never_wider_than_it_may_be(values: list[float]) -> None:
     line = sparkline(values, width=20)
     assert len(line) == min(20, len(values))

@@ -392,6 +392,27 @@ def test_cancelling_a_waiting_run_ends_it(crucible: Command, spec: Callable[...,
     assert crucible.json("cancel", "last")["state"] == "cancelled"
 
 
+# --- export ----------------------------------------------------------------------------------------------------
+
+
+def test_final_weights_are_exported_and_it_is_said_how_to_load_them(
+    crucible: Command, toy: Callable[..., str], tmp_path: Path
+) -> None:
+    crucible.ok("run", toy(save_every=2), "-q")
+    out = crucible.ok("export", "last", str(tmp_path / "whole"))
+    assert out.startswith(f"wrote {tmp_path / 'whole'}\n")
+    assert "from_pretrained" in out
+    assert (tmp_path / "whole" / "weights.npy").is_file()
+    body = crucible.json("export", "last", str(tmp_path / "second"), "--weights", "step_000002")
+    assert body["merged"] is True
+    code, err = crucible.fails("export", "last", str(tmp_path / "third"), "--weights", "step_000003")
+    assert code == ExitCode.NOT_FOUND
+    assert "it has final, step_000002, step_000004" in err
+    code, err = crucible.fails("export", "last", str(tmp_path / "fourth"), "--adapter")
+    assert code == ExitCode.USAGE
+    assert "no adapter" in err
+
+
 # --- what is installed -----------------------------------------------------------------------------------------
 
 

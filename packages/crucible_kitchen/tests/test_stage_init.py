@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_ir import ConfigError, ConflictError, LoraSpec, ModelRef, NotFoundError
+from crucible_ir import ConfigError, ConflictError, IntegrityError, LoraSpec, ModelRef, NotFoundError
 from crucible_kitchen.engine.scope import ResumePoint
 from crucible_kitchen.stages.init_session import InitSession, training_spec
 from crucible_kitchen.stages.init_tokenizer import InitTokenizer
@@ -147,3 +147,13 @@ def test_tokenizer_and_renderer_are_part_of_the_provenance(tmp_path: Path) -> No
         "renderer": {"name": "role_colon", "digest": bench[RENDERER].digest},
     }
     assert bench.of("tokenizer.loaded") == [{"digest": bench[TOKENIZER].digest, "renderer": "role_colon"}]
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "renderer"])
+def test_a_run_does_not_go_on_with_another_tokenizer_or_renderer(tmp_path: Path, part: str) -> None:
+    bench = bench_of(tmp_path)
+    bench.run(InitTokenizer, renderer="role_colon")
+    bench.run(InitTokenizer, renderer="role_colon")
+    bench[PROVENANCE] = bench[PROVENANCE] | {part: {"digest": f"sha256:{'0' * 64}"}}
+    with pytest.raises(IntegrityError, match=f"the {part} is not the one"):
+        bench.run(InitTokenizer, renderer="role_colon")

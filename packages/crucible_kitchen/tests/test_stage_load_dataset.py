@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_ir import DataError, DatasetRef, DatasetSnapshot, NotFoundError
+from crucible_ir import DataError, DatasetRef, DatasetSnapshot, IntegrityError, NotFoundError
 from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE
 from crucible_kitchen.stages.load_dataset import LoadDataset
 from crucible_testing.bench import StageBench, chat_rows, toy_experiment, write_chats
@@ -134,3 +134,14 @@ def test_provenance_of_a_resumed_run_keeps_its_other_parts(tmp_path: Path) -> No
     bench[PROVENANCE] = {"model": {"id": "kept"}}
     bench.run(LoadDataset)
     assert bench[PROVENANCE]["model"] == {"id": "kept"}
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "held_out.jsonl"])
+def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, name: str) -> None:
+    bench = bench_of(tmp_path)
+    bench.run(LoadDataset)
+    bench.run(LoadDataset)
+    write_chats(tmp_path / name, chat_rows(9, first=90))
+    with pytest.raises(IntegrityError, match="is not the one this run began with") as caught:
+        bench.run(LoadDataset)
+    assert caught.value.where == ("dataset" if name == "train.jsonl" else "eval_dataset")

@@ -164,8 +164,10 @@ def test_the_end_stops_a_sample_unless_told_otherwise(tmp_path: Path) -> None:
     assert sequence.tokens == (END,)
 
 
-def test_it_cannot_be_exported(tmp_path: Path) -> None:
+def test_the_table_is_exported_whole(tmp_path: Path) -> None:
     client = asyncio.run(BigramBackend().create_training_client(spec_at(tmp_path)))
     ref = client.save_weights_for_sampler("w").result()
-    with pytest.raises(ConfigError, match="exported"):
-        BigramBackend().export(ref, tmp_path / "out", merge=True)
+    out = BigramBackend().export(ref, tmp_path / "out", merge=True)
+    np.testing.assert_array_equal(np.load(out / "weights.npy"), client.table.weights)
+    with pytest.raises(ConfigError, match="no adapter"):
+        BigramBackend().export(ref, tmp_path / "other", merge=False)

@@ -124,10 +124,16 @@ class BigramBackend:
         return sorted(refs, key=lambda ref: (ref.step or 0, ref.id))
 
     def export(self, weights: CheckpointRef, destination: Path, *, merge: bool) -> Path:
-        """Refused: no other library knows this model."""
-        raise ConfigError(
-            what="a bigram table cannot be exported", where="export", remedy="train a real model"
-        )
+        """The table as ``weights.npy``.
+
+        Raises:
+            ConfigError: an adapter is asked for, and there is none.
+        """
+        if not merge:
+            raise ConfigError(what="a bigram table has no adapter", where="export", remedy="give merge=True")
+        destination.mkdir(parents=True, exist_ok=True)
+        np.save(destination / "weights.npy", read_table(weights)["weights"])
+        return destination
 
     async def close(self) -> None:
         """Close every client."""
