@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from crucible_ir import Experiment, RunState
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.output import print_json
 from crucible_kitchen.cli.progress import LineProgress
+from crucible_kitchen.runs.attempt import InterruptedRun
 
 
 def test_figures_that_are_no_numbers_are_words_in_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,3 +42,33 @@ def test_a_reader_of_the_progress_that_goes_away_does_not_fail_the_run(
             record = Crucible(home, listeners=(progress,)).run(experiment())
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left in the buffer goes nowhere
     assert record.state is RunState.COMPLETED
+
+
+def test_the_python_interface_works_where_an_event_loop_is_running(
+    home: Path, probe: Path, experiment: Callable[..., Experiment]
+) -> None:
+    async def notebook() -> RunState:
+        crucible = Crucible(home)
+        crucible.plan(experiment())
+        return crucible.run(experiment()).state
+
+    assert asyncio.run(notebook()) is RunState.COMPLETED
+
+
+def test_ctrl_c_in_a_notebook_leaves_a_resumable_run(
+    home: Path, probe: Path, experiment: Callable[..., Experiment]
+) -> None:
+    def listen(what: str, data: object) -> None:
+        if what == "checkpoint.saved":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    async def notebook() -> None:
+        Crucible(home, listeners=(listen,)).run(experiment(hold_at=1))
+
+    loop = asyncio.new_event_loop()  # like a notebook's, it leaves SIGINT to Python
+    with contextlib.closing(loop), pytest.raises(InterruptedRun):
+        loop.run_until_complete(notebook())
+    crucible = Crucible(home)
+    assert crucible.status("last").state is RunState.INTERRUPTED
+    (home / "runs" / "released").touch()
+    assert crucible.resume("last").state is RunState.COMPLETED

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from crucible_ir.errors import AdapterError, ConfigError, CrucibleError, Problem, nearest
+from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.manifests.manifest import AdapterChoice, Manifest, is_reference
 from crucible_kitchen.plugins.discovery import Plugin, find, names
 from crucible_kitchen.plugins.groups import group_of
@@ -99,9 +98,9 @@ class ManifestPorts:
             raise failed
 
     def close(self) -> None:
-        """``aclose`` for plain code, outside any event loop."""
+        """``aclose`` for plain code."""
         if self._built:
-            anyio.run(self.aclose)
+            run_to_end(self.aclose)
 
     def _build(self, port: str, choice: AdapterChoice) -> Any:
         _require_installed(port, choice)

@@ -25,6 +25,7 @@ from crucible_ir import (
     RunState,
     StorageError,
 )
+from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.engine.scope import Outcome, Ports, RunScope
 from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.runs.checkpoints import SavedCheckpoint, leftovers
@@ -105,7 +106,7 @@ class Attempt:
         """Prepare, execute, close the adapters; never raises what the run itself may raise."""
         try:
             prepared = prepare()
-            outcome = anyio.run(self._driven, prepared, engine())
+            outcome = run_to_end(self._driven, prepared, engine())
         except (KeyboardInterrupt, InterruptedRun):
             return self._interrupted()
         except CancelledRun as error:
