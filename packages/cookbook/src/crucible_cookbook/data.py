@@ -24,7 +24,9 @@ class ConversationData(Contract):
     path: str = NO_ROBOTS
     """File, folder or hub id; ``tiny`` is the bundled chat data."""
     config: str | None = None
+    """Configuration of a hub dataset that has several."""
     split: str = "train"
+    """Split of the training rows."""
     eval_path: str | None = None
     """Where the held-out rows are; None looks in ``path``."""
     eval_split: str | None = None
@@ -32,10 +34,15 @@ class ConversationData(Contract):
     test_size: int = Field(default=0, ge=0)
     """Held-out rows taken from the front of the ordered training split."""
     limit: int | None = Field(default=None, ge=1)
+    """Training rows at most."""
     eval_limit: int | None = Field(default=None, ge=1)
+    """Held-out rows at most."""
     shuffle_seed: int | None = Field(default=0, ge=0)
+    """Seed of the order; None keeps that of the file."""
     revision: str | None = None
+    """Branch, tag or commit of a hub dataset."""
     streaming: bool = False
+    """Read no further than needed."""
     mapping: dict[str, Any] = Field(default_factory=lambda: {"schema": "auto"})
     """Field mapping: which columns carry the conversation; ``auto`` finds it out."""
 
