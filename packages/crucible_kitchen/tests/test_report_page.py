@@ -161,6 +161,13 @@ def test_examples_that_only_one_side_has_or_that_have_no_loss_are_left_out(tmp_p
     assert gain.difference.n == 2
 
 
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_a_model_that_lost_the_loss_of_an_example_is_not_compared(tmp_path: Path, lost: float) -> None:
+    write_scores(tmp_path, 0, [3.0, 3.0, 3.0])
+    write_scores(tmp_path, 1, [1.0, 1.0, lost])
+    assert held_out_gain(tmp_path) is None
+
+
 def test_one_evaluation_or_one_shared_example_is_no_comparison(tmp_path: Path) -> None:
     assert held_out_gain(tmp_path) is None
     write_scores(tmp_path, 0, [3.0, 3.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def gather(
 def held_out_gain(run_dir: Path) -> Gain | None:
     """First against last evaluation of held-out loss, paired by example; None with fewer than two.
 
-    Rows without a weighted token have no loss (NaN) and are left out of both sides.
+    Examples without a finite loss before are left out of both sides. Where a finite loss became one that is
+    not, there is no comparison: leaving those out would make a model that went astray look better.
     """
     from crucible_stats import paired_difference  # brings scipy, which no run needs until its end
 
@@ -91,8 +93,8 @@ def held_out_gain(run_dir: Path) -> Gain | None:
     if len(files) < 2:
         return None
     first, last = _scores(files[0]), _scores(files[-1])
-    ids = [i for i in first if i in last and first[i] == first[i] and last[i] == last[i]]
-    if len(ids) < 2:
+    ids = [i for i in first if i in last and math.isfinite(first[i])]
+    if len(ids) < 2 or not all(math.isfinite(last[i]) for i in ids):
         return None
     before, after = [first[i] for i in ids], [last[i] for i in ids]
     return Gain(
