@@ -270,8 +270,8 @@ class _Walk:
             outcome: dict[str, Any] = {"stage": planned.node.name, "label": planned.label}
             try:
                 await planned.stage.rollback(context, error)
-            except CrucibleError as failure:
-                outcome["error"] = str(failure)
+            except Exception as failure:  # noqa: BLE001 - the others are taken back too, then ``error`` is raised
+                outcome["error"] = describe(failure)
             self._emit(EventType.STAGE_ROLLED_BACK, outcome)
 
     def _facts(self, planned: PlannedStage, started: float) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class RegisterModel(Stage):
                 produced_by=ctx.run_id,
                 parents=(f"{weights.key}@{weights.digest}", base_key, data_key),
                 metadata={
+                    "recipe": ctx.experiment.recipe,
+                    "workflow": ctx.experiment.workflow,
+                    "config_digest": ctx.experiment.config_digest,
+                    "seed": ctx.experiment.seed,
+                    "training": ctx.training.model_dump(mode="json"),
                     "steps": ctx.get(STEP),
                     "metrics": ctx.find(LAST_EVALUATION, {}),
                     "provenance": provenance,
