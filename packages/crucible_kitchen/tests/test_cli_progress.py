@@ -216,3 +216,34 @@ def test_a_sparkline_is_never_wider_than_it_may_be(values: list[float]) -> None:
     line = sparkline(values, width=20)
     assert len(line) == min(20, len(values))
     assert set(line) <= set("▁▂▃▄▅▆▇█")
+
+
+# --- notes -----------------------------------------------------------------------------------------------------
+
+LEFT_OUT = {
+    "role": "train",
+    "drops": [{"reason": "unknown role '[bold]wizard'", "count": 1, "first": "a.jsonl, line 8"}],
+}
+SAID = "note: left out 1 of the training rows: unknown role '[bold]wizard' (first at a.jsonl, line 8)"
+
+
+def test_lines_say_which_rows_were_left_out(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    LineProgress(clock)("dataset.loaded", LEFT_OUT)
+    assert capsys.readouterr().err == SAID + "\n"
+
+
+def test_lines_say_warnings_with_their_first_case(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = LineProgress(clock)
+    progress(
+        "log", {"level": "warning", "message": "2 rows left out", "role": "train", "first": "row 7: odd"}
+    )
+    progress("log", {"level": "info", "message": "nothing to see"})
+    progress("log", {"level": "warning", "message": "slow"})
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["note: training rows: 2 rows left out (first: row 7: odd)", "note: slow"]
+
+
+def test_the_bar_says_them_too(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with BarProgress(clock) as bar:
+        bar("dataset.loaded", LEFT_OUT)
+    assert SAID in " ".join(capsys.readouterr().err.split())

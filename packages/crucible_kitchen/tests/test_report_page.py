@@ -13,7 +13,7 @@ import pytest
 
 from crucible_ir import DatasetRef, ExampleResult, Experiment, MetricRow, StageDef
 from crucible_kitchen.reports.facts import Gain, ReportFacts, gather, held_out_gain, sample_pairs
-from crucible_kitchen.reports.markdown import gain_sentence, identity_rows, markdown
+from crucible_kitchen.reports.markdown import gain_sentence, identity_rows, markdown, setting_rows
 from crucible_kitchen.reports.page import curve, page
 
 EVIL = '<script>alert("x")</script> | `y` &amp;'
@@ -330,3 +330,45 @@ def test_a_name_with_a_bar_does_not_break_the_table(tmp_path: Path) -> None:
 def test_a_name_cannot_become_markup_in_the_title(tmp_path: Path) -> None:
     experiment = Experiment(id=EVIL, pipeline=(StageDef(name="x"),))
     assert "<script" not in markdown(facts_of(tmp_path, experiment=experiment))
+
+
+# --- notes and settings ----------------------------------------------------------------------------------------
+
+
+def write_log(run_dir: Path, *events: tuple[str, dict[str, Any]]) -> None:
+    lines = [json.dumps({"type": kind, "data": data}) + "\n" for kind, data in events]
+    (run_dir / "events.jsonl").write_text("".join(lines))
+
+
+def test_both_forms_say_what_was_left_out_and_what_was_warned_of_once(tmp_path: Path) -> None:
+    drop = {"reason": EVIL, "count": 2, "first": "a.jsonl, line 6"}
+    loaded = ("dataset.loaded", {"role": "train", "drops": [drop]})
+    warning = ("log", {"level": "warning", "message": "3 examples teach nothing", "role": "held_out"})
+    write_log(
+        tmp_path, loaded, ("run.started", {}), warning, loaded, ("log", {"level": "info", "message": "x"})
+    )
+    facts = facts_of(tmp_path)
+    assert facts.remarks == [
+        f"left out 2 of the training rows: {EVIL} (first at a.jsonl, line 6)",
+        "held-out rows: 3 examples teach nothing",
+    ]
+    found = checked(page(facts))
+    assert "script" not in found.tags
+    assert "held-out rows: 3 examples teach nothing" in found.text
+    assert "- held-out rows: 3 examples teach nothing" in markdown(facts)
+
+
+def test_a_run_with_nothing_to_note_has_no_notes(tmp_path: Path) -> None:
+    write_log(tmp_path, ("dataset.loaded", {"role": "train", "drops": []}))
+    facts = facts_of(tmp_path)
+    assert "Notes" not in page(facts)
+    assert "Notes" not in markdown(facts)
+
+
+def test_settings_stand_with_dotted_names_and_without_those_that_are_not_set(tmp_path: Path) -> None:
+    settings = {"batch_size": 8, "data": {"path": EVIL, "limit": None}, "tags": []}
+    experiment = Experiment(id="toy", pipeline=(StageDef(name="x"),), settings=settings)
+    facts = facts_of(tmp_path, experiment=experiment)
+    assert setting_rows(facts) == [("batch_size", "8"), ("data.path", EVIL)]
+    assert "| `batch_size` | `8` |" in markdown(facts)
+    assert EVIL in checked(page(facts)).text

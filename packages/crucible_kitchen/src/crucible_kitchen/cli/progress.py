@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from crucible_kitchen.remarks import remarks
+
 __all__ = ["BarProgress", "LineProgress", "Progress", "Rate", "progress_for"]
 
 PLAIN_EVERY_S = 5.0
@@ -82,13 +84,15 @@ class LineProgress:
         return
 
     def __call__(self, what: str, data: Mapping[str, Any]) -> None:
-        """Say stages as they start and steps now and then."""
+        """Say stages as they start, steps now and then, and what should be read."""
         if what == "stage.started":
             self._say(f"{data['label']} …")
         elif what == "run.progress":
             self._total = data.get("total_steps", self._total)
         elif what == "metrics":
             self._row(data)
+        for remark in remarks(what, data):
+            self._say(f"note: {remark}")
 
     def _row(self, data: Mapping[str, Any]) -> None:
         metrics, step = data["metrics"], int(data["step"])
@@ -144,7 +148,7 @@ class BarProgress:
         self._bar.stop()
 
     def __call__(self, what: str, data: Mapping[str, Any]) -> None:
-        """Move the bar."""
+        """Move the bar; what should be read stands above it."""
         task = self._bar.tasks[0]
         if what == "stage.started":
             self._bar.update(self._task, description=str(data["label"]).replace("_", " "))
@@ -162,6 +166,8 @@ class BarProgress:
             if self._rate.seconds_left is not None:
                 facts += f"  {duration(self._rate.seconds_left)} left"
             self._bar.update(self._task, completed=step + 1, description="training", facts=facts)
+        for remark in remarks(what, data):
+            self._bar.console.print(f"note: {remark}", markup=False, highlight=False)
 
 
 def progress_for(*, quiet: bool) -> Progress | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_ir import ExampleResult, Experiment, MetricRow
+from crucible_kitchen.remarks import remarks
 
 if TYPE_CHECKING:
     from crucible_stats import PairedDifference
@@ -52,6 +53,8 @@ class ReportFacts:
     gain: Gain | None
     samples: Sequence[SamplePair]
     weights: Mapping[str, Any] | None
+    remarks: Sequence[str] = ()
+    """Rows left out and why, and warnings."""
 
     @property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
@@ -78,7 +81,16 @@ def gather(
         gain=held_out_gain(run_dir),
         samples=sample_pairs(run_dir),
         weights=weights,
+        remarks=_remarks(run_dir / "events.jsonl"),
     )
+
+
+def _remarks(log: Path) -> list[str]:
+    """Each once, though a resumed run says it again."""
+    if not log.is_file():
+        return []
+    said = (remark for event in _lines(log) for remark in remarks(event["type"], event["data"]))
+    return list(dict.fromkeys(said))
 
 
 def held_out_gain(run_dir: Path) -> Gain | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from crucible_kitchen.reports.facts import Gain, ReportFacts, SamplePair
 
-__all__ = ["gain_sentence", "identity_rows", "markdown"]
+__all__ = ["gain_sentence", "identity_rows", "markdown", "setting_rows"]
 
 
 def gain_sentence(gain: Gain) -> str:
@@ -51,6 +54,19 @@ def identity_rows(facts: ReportFacts) -> list[tuple[str, str]]:
     return rows
 
 
+def setting_rows(facts: ReportFacts) -> list[tuple[str, str]]:
+    """The recipe's settings with dotted names; those that are not set are left out."""
+    return list(_flat(facts.experiment.settings, ""))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None and value not in ((), []):
+            yield f"{prefix}{name}", str(value)
+
+
 def markdown(facts: ReportFacts) -> str:
     """The whole report."""
     parts = [f"# {_quoted(facts.experiment.id)}: {facts.run_id}", ""]
@@ -58,6 +74,8 @@ def markdown(facts: ReportFacts) -> str:
         f"**Result.** {gain_sentence(facts.gain)}" if facts.gain else "**Result.** No held-out comparison.",
         "",
     ]
+    if facts.remarks:
+        parts += ["## Notes", "", *(f"- {_quoted(remark)}" for remark in facts.remarks), ""]
     if facts.rows:
         last = facts.rows[-1]
         parts += ["## Last metrics", "", "| metric | value |", "|---|---|"]
@@ -67,6 +85,11 @@ def markdown(facts: ReportFacts) -> str:
         parts += ["## Samples", ""]
         for sample in facts.samples:
             parts += _sample(sample)
+    settings = setting_rows(facts)
+    if settings:
+        parts += ["## Settings", "", "| setting | value |", "|---|---|"]
+        parts += [f"| `{name}` | `{_in_cell(value)}` |" for name, value in settings]
+        parts.append("")
     parts += ["## Identity", "", "| part | value |", "|---|---|"]
     parts += [f"| {name} | `{_in_cell(value)}` |" for name, value in identity_rows(facts)]
     return "\n".join(parts) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from crucible_kitchen.reports.facts import ReportFacts, SamplePair
-from crucible_kitchen.reports.markdown import gain_sentence, identity_rows
+from crucible_kitchen.reports.markdown import gain_sentence, identity_rows, setting_rows
 
 __all__ = ["curve", "page"]
 
@@ -70,10 +70,8 @@ def page(facts: ReportFacts) -> str:
     title = f"{facts.experiment.id}: {facts.run_id}"
     result = gain_sentence(facts.gain) if facts.gain else "No held-out comparison."
     curves = "".join(curve(points, label=name) for name, points in facts.curves.items())
-    identity = "".join(
-        f"<tr><td>{escape(name)}</td><td><code>{escape(value)}</code></td></tr>"
-        for name, value in identity_rows(facts)
-    )
+    settings = _table(setting_rows(facts))
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in facts.remarks)
     samples = "".join(_sample(sample) for sample in facts.samples)
     return "\n".join(
         [
@@ -82,12 +80,21 @@ def page(facts: ReportFacts) -> str:
             f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             f'<p class="result">{escape(result)}</p>',
+            f"<h2>Notes</h2><ul>{remarks}</ul>" if remarks else "",
             f'<h2>Curves</h2><div class="curves">{curves}</div>',
             f"<h2>Samples</h2>{samples}" if samples else "",
-            f"<h2>Identity</h2><table>{identity}</table>",
+            f"<h2>Settings</h2>{settings}" if settings else "",
+            f"<h2>Identity</h2>{_table(identity_rows(facts))}",
             "</body></html>\n",
         ]
     )
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(
+        f"<tr><td>{escape(name)}</td><td><code>{escape(value)}</code></td></tr>" for name, value in rows
+    )
+    return f"<table>{cells}</table>" if rows else ""
 
 
 def _sample(sample: SamplePair) -> str:
