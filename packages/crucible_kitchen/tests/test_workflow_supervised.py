@@ -168,11 +168,17 @@ def test_a_stage_with_a_retry_policy_outlives_a_call_that_fails_once(
     assert len(retried) == 1
 
 
-def test_a_loss_that_is_not_finite_is_written_down_as_it_is(crucible: Crucible, tmp_path: Path) -> None:
-    record = crucible.run(toy_experiment(tmp_path, held_out=0, faults={"nan_at": 1}))
-    losses = [metrics["train_mean_nll"] for _, metrics in rows_of(crucible, record)]
-    assert [math.isnan(loss) for loss in losses] == [False, True, False, False]
-    assert (folder_of(crucible, record) / "report.html").is_file()
+def test_a_run_that_goes_astray_is_written_down_as_it_is(crucible: Crucible, tmp_path: Path) -> None:
+    options = SupervisedOptions(renderer="role_colon", sample_max_tokens=8, registered=False)
+    experiment = toy_experiment(tmp_path, workflow=options, eval_every=2, save_every=1, faults={"nan_at": 1})
+    record = crucible.run(experiment)
+    rows = rows_of(crucible, record)
+    losses = [metrics["train_mean_nll"] for _, metrics in rows[:4]]
+    assert [math.isnan(loss) for loss in losses] == [False, True, True, True]
+    assert math.isnan(rows[-1][1]["test/nll"])
+    folder = folder_of(crucible, record)
+    assert held_out_gain(folder) is None
+    assert "No held-out comparison." in (folder / "report.md").read_text()
 
 
 def test_the_model_knows_what_it_was_made_from(crucible: Crucible, tmp_path: Path) -> None:

@@ -120,10 +120,12 @@ def test_a_call_fails_once_where_it_was_to(tmp_path: Path, when_submitted: bool)
     client.forward_backward([DATUM]).result()
 
 
-def test_a_loss_is_not_finite_where_it_was_to(tmp_path: Path) -> None:
+def test_a_loss_is_not_finite_where_it_was_to_and_spoils_the_next_step(tmp_path: Path) -> None:
     client = asyncio.run(BigramBackend(nan_at=0).create_training_client(spec_at(tmp_path)))
     assert np.isnan(client.forward_backward([DATUM]).result().metrics["loss:sum"])
     assert np.isfinite(client.forward_backward([DATUM]).result().metrics["loss:sum"])
+    client.optim_step(AdamParams()).result()
+    assert np.isnan(client.forward_backward([DATUM]).result().metrics["loss:sum"])
 
 
 def test_damaged_state_is_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class BigramBackend:
     Args:
         fail: call name (``forward_backward``, ``save_state`` …) → number of the call that fails, from 0.
         fail_when_submitted: let it fail at the call instead of in its handle.
-        nan_at: number of the ``forward_backward`` call whose log-probabilities are NaN.
+        nan_at: number of the ``forward_backward`` call whose log-probabilities and gradients are NaN.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class BigramTraining:
             logprobs = self._logprobs(data)
             if number == self._nan_at:
                 logprobs = [np.full_like(array, np.nan) for array in logprobs]
+                self.table.gradient += np.nan
             output, gradients = _cross_entropy(data, logprobs)
             self._accumulate(data, gradients)
             return output
