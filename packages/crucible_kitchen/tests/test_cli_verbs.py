@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from crucible_ir import ExitCode, Experiment
+from crucible_ir import Contract, ExitCode, Experiment
 from crucible_kitchen.api import Crucible
+from crucible_kitchen.cli.config import explained
 from crucible_kitchen.cli.main import main
 from crucible_testing.bench import plant_bigram, toy_experiment
 
@@ -501,6 +502,33 @@ def test_config_explains_every_setting(crucible: Command, nest: None) -> None:
     assert (rows["rate"]["value"], rows["rate"]["from"], rows["rate"]["type"]) == ("0.5", "default", "float")
     out = crucible.ok("config", "explain", "nest")
     assert out.splitlines()[0].split() == ["setting", "value", "from", "type", "meaning"]
+
+
+class Part(Contract):
+    many: int = 1
+    """How many."""
+
+
+class Base(Contract):
+    rate: float = 0.5
+    """How fast."""
+
+
+class Whole(Base):
+    rate: float = 0.25
+    part: Part = Part(many=2)
+
+
+def test_what_a_recipe_puts_in_place_of_a_default_is_not_called_given() -> None:
+    assert [(row["setting"], row["from"]) for row in explained(Whole())] == [
+        ("rate", "default"),
+        ("part.many", "default"),
+    ]
+    assert [row["from"] for row in explained(Whole(rate=0.5, part=Part(many=3)))] == ["given", "given"]
+
+
+def test_a_setting_of_which_only_the_default_changes_keeps_its_meaning() -> None:
+    assert [row["meaning"] for row in explained(Whole())] == ["How fast.", "How many."]
 
 
 def test_config_shows_schema_and_experiment(crucible: Command, nest: None) -> None:

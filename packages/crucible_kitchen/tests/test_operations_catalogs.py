@@ -60,7 +60,10 @@ def test_stages_recipes_and_workflows_are_listed_and_described(crucible: Crucibl
     assert recipe.package == "crucible-probe"
     assert recipe.details is not None
     assert "turns" in recipe.details["config"]["properties"]
-    assert crucible.workflows("supervised").items[0].details == {}
+    workflow = crucible.workflows("supervised").items[0].details
+    assert workflow is not None
+    assert "renderer" in workflow["options"]["properties"]
+    assert workflow["nodes"][0] == {"name": "load_dataset"}
     with pytest.raises(AdapterError, match="did you mean 'probe_tune'"):
         crucible.recipes("probe_tunf")
 

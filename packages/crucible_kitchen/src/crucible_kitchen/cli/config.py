@@ -52,22 +52,35 @@ def config(
     return 0
 
 
-def explained(value: BaseModel, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Every setting with its value, whether it was given, its type and meaning; nested ones dotted."""
+def explained(
+    value: BaseModel, prefix: str = "", default: BaseModel | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every setting with its value, whether it was given, its type and meaning; nested ones dotted.
+
+    ``default`` is what a recipe puts in the place of ``value`` when nothing is given.
+    """
     for name, field in type(value).model_fields.items():
         held = getattr(value, name)
+        usual = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(held, BaseModel):
-            yield from explained(held, f"{prefix}{name}.")
+            yield from explained(held, f"{prefix}{name}.", usual if isinstance(usual, type(held)) else None)
             continue
-        default = field.get_default(call_default_factory=True, validated_data={})
-        given = default is PydanticUndefined or held != default
+        given = usual is PydanticUndefined or held != usual
+        if default is not None:
+            given = given and held != getattr(default, name)
         yield {
             "setting": f"{prefix}{name}",
             "value": str(held),
             "from": "given" if given else "default",
             "type": _type_name(field.annotation),
-            "meaning": " ".join((field.description or "").split()),
+            "meaning": " ".join(_meaning(type(value), name).split()),
         }
+
+
+def _meaning(model: type[BaseModel], name: str) -> str:
+    """The setting's description; a class that only changes its default says what the one below says."""
+    fields = (base.__dict__.get("__pydantic_fields__", {}).get(name) for base in model.__mro__)
+    return next((field.description for field in fields if field is not None and field.description), "")
 
 
 def _type_name(annotation: Any) -> str:

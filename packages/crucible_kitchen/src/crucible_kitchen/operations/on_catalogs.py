@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_type_hints
 
-from crucible_ir import AdapterError
+from crucible_ir import AdapterError, Contract
 from crucible_kitchen.operations.catalog_models import (
     AdapterItem,
     AdapterList,
@@ -70,7 +71,20 @@ def _details(group: str, value: Any) -> dict[str, Any]:
         return description
     if group == RECIPES:
         return {"config": value.config_model.model_json_schema()}
-    return {}
+    return _workflow_details(value)
+
+
+def _workflow_details(workflow: Callable[..., Any]) -> dict[str, Any]:
+    """JSON Schema of a workflow's options, and its nodes where these may all be left at their defaults."""
+    hints = [hint for name, hint in get_type_hints(workflow).items() if name != "return"]
+    if len(hints) != 1 or not (isinstance(hints[0], type) and issubclass(hints[0], Contract)):
+        return {}
+    options = hints[0]
+    details: dict[str, Any] = {"options": options.model_json_schema()}
+    if not any(field.is_required() for field in options.model_fields.values()):
+        nodes = workflow(options())
+        details["nodes"] = [node.model_dump(mode="json", exclude_defaults=True) for node in nodes]
+    return details
 
 
 def recipes(service: Service, request: ListNames) -> Catalog:
@@ -79,7 +93,7 @@ def recipes(service: Service, request: ListNames) -> Catalog:
 
 
 def workflows(service: Service, request: ListNames) -> Catalog:
-    """Workflows."""
+    """Workflows; one by name with the JSON Schema of its options and its nodes in order."""
     return _catalog(WORKFLOWS, request.name)
 
 
