@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from crucible_ir import (
     ConfigError,
+    DatasetRef,
     Experiment,
     IfDef,
     LoopDef,
+    ModelRef,
     ParallelDef,
     Problem,
     StageDef,
@@ -28,6 +30,7 @@ from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.execution import describe
 from crucible_kitchen.engine.plan import compile_plan
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.operations.admission import admit_experiment, admit_recipe
 from crucible_kitchen.plugins.stages import InstalledStages
 from crucible_kitchen.workflows.supervised import SupervisedOptions, supervised
 from crucible_testing.bench import plant_bigram, toy_experiment
@@ -297,3 +300,33 @@ def test_k09_nested_conditions_take_exactly_one_path(flags: list[bool]) -> None:
         node = IfDef(when="flag", body=(node,), otherwise=(note("not"),))
     trace = Recorder(toy(node, flag=flag)).run().results["trace"]
     assert trace == (["leaf"] if flag else ["not"])
+
+
+# --- from outside ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("../\0x", True),
+        ("~nobody-of-that-name/rows", True),
+        ("FILE:///etc/hosts", True),
+        ("/nowhere here/rows", True),
+        ("a" * 300, False),
+        ("someone/rows", False),
+    ],
+)
+def test_no_name_from_outside_breaks_the_admission_whatever_it_looks_like(name: str, refused: bool) -> None:
+    outside = toy().model_copy(
+        update={"pipeline": (), "dataset": DatasetRef(id=name), "model": ModelRef(id=name)}
+    )
+    for call in (
+        lambda: admit_experiment(outside),
+        lambda: admit_recipe("probe_tune", {"model": name, "data": {"path": name}}),
+    ):
+        try:
+            call()
+            problems = ""
+        except ConfigError as error:
+            problems = " ".join(str(p) for p in error.problems if p.path != "recipe")
+        assert ("of this machine" in problems) == refused

@@ -59,16 +59,27 @@ def _names_file(text: str) -> bool:
     """Whether ``text`` reads like the path of a file on this machine."""
     if not text or len(text) > _LONGEST_PATH or any(c.isspace() for c in text):
         return False
-    if text.startswith(("~", "file:", "\\")) or (len(text) > 2 and text[1:3] in (":\\", ":/")):
+    if text.lower().startswith(("~", "file:", "\\")) or (len(text) > 2 and text[1:3] in (":\\", ":/")):
         return True
     path = PurePosixPath(text)
     if ".." in path.parts or path.suffix.lower() in _DATA_SUFFIXES:
         return "://" not in text
-    return path.is_absolute() and (len(path.parts) > 2 or Path(text).exists())
+    return path.is_absolute() and (len(path.parts) > 2 or _exists(text))
+
+
+def _exists(text: str) -> bool:
+    """Whether ``text`` is the path of something here; what no system call takes (too long, NUL) is none."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _allowed(text: str, roots: Iterable[Path]) -> bool:
-    resolved = Path(text.removeprefix("file://")).expanduser().resolve()
+    try:
+        resolved = Path(text.removeprefix("file://")).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: the home of a user there is not
+        return False
     return any(resolved.is_relative_to(root.resolve()) for root in roots)
 
 
@@ -90,8 +101,10 @@ def _files(value: Any, path: str, roots: tuple[Path, ...]) -> Iterator[Problem]:
 
 
 def _local(value: str | None, path: str, roots: tuple[Path, ...]) -> Iterator[Problem]:
-    """A problem when a model or dataset id is an existing path outside ``roots``."""
-    if value and not _names_file(value) and Path(value).exists() and not _allowed(value, roots):
+    """A problem when a model or dataset id is an absolute or an existing path outside ``roots``."""
+    if not value or _names_file(value) or _allowed(value, roots):
+        return
+    if PurePosixPath(value).is_absolute() or _exists(value):
         yield Problem(
             path=path,
             message=f"{value!r} is a file or folder of this machine",
