@@ -146,6 +146,13 @@ def test_registering_again_adds_no_version(registered: StageBench) -> None:
     assert len(registered.ports.get("model_registry").models("toy")) == 1
 
 
+def test_a_figure_that_does_not_exist_is_left_out_of_the_model(registered: StageBench) -> None:
+    registered[LAST_EVALUATION] = {"test/nll": 1.5, "test/bpb": float("nan")}
+    registered[PROVENANCE] = registered[PROVENANCE] | {"other": 1}
+    registered.run(RegisterModel)
+    assert registered.ports.get("model_registry").get("toy").metadata["metrics"] == {"test/nll": 1.5}
+
+
 def test_without_a_registry_it_is_said_and_nothing_else_happens(tmp_path: Path) -> None:
     bench = ready(tmp_path)
     bench.run(SaveWeights)

@@ -169,8 +169,7 @@ def test_a_stage_with_a_retry_policy_outlives_a_call_that_fails_once(
 
 
 def test_a_run_that_goes_astray_is_written_down_as_it_is(crucible: Crucible, tmp_path: Path) -> None:
-    options = SupervisedOptions(renderer="role_colon", sample_max_tokens=8, registered=False)
-    experiment = toy_experiment(tmp_path, workflow=options, eval_every=2, save_every=1, faults={"nan_at": 1})
+    experiment = toy_experiment(tmp_path, eval_every=2, save_every=1, faults={"nan_at": 1})
     record = crucible.run(experiment)
     rows = rows_of(crucible, record)
     losses = [metrics["train_mean_nll"] for _, metrics in rows[:4]]
@@ -179,6 +178,9 @@ def test_a_run_that_goes_astray_is_written_down_as_it_is(crucible: Crucible, tmp
     folder = folder_of(crucible, record)
     assert held_out_gain(folder) is None
     assert "No held-out comparison." in (folder / "report.md").read_text()
+    assert math.isnan(record.metrics["test/nll"])
+    logged = [e.data for e in crucible.events(record.run_id).events if e.type in ("log", "model.registered")]
+    assert [data["message"] for data in logged] == ["not registered: the held-out loss is nan"]
 
 
 def test_the_model_knows_what_it_was_made_from(crucible: Crucible, tmp_path: Path) -> None:

@@ -81,11 +81,15 @@ def _progress(record: RunRecord, event: Event) -> _Changes:
     return changes
 
 
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""How the log writes numbers that JSON does not know."""
+
+
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         str(name): float(value)
         for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if (isinstance(value, int | float) and not isinstance(value, bool)) or value in _NOT_FINITE
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from crucible_ir import CheckpointRef, DatasetRef, EventType, ModelRef, Ref, digest_of
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
@@ -19,12 +21,17 @@ class RegisterModel(Stage):
     optional_ports = ("model_registry",)
 
     async def run(self, ctx: StageContext) -> None:
-        """Says so in the log when the manifest names no registry; the same identity is registered once."""
+        """The same identity is registered once.
+
+        Without a registry, and for a model whose held-out loss is not finite, it says so in the log instead.
+        """
+        metrics = {name: float(value) for name, value in ctx.find(LAST_EVALUATION, {}).items()}
+        loss = metrics.get("test/nll", 0.0)
         if not ctx.has_port("model_registry"):
-            ctx.emit(
-                EventType.LOG,
-                {"level": "warning", "message": "not registered: the manifest names no model_registry"},
-            )
+            self._not_registered(ctx, "the manifest names no model_registry")
+            return
+        if not math.isfinite(loss):
+            self._not_registered(ctx, f"the held-out loss is {loss}")
             return
         registry, provenance = ctx.port("model_registry"), ctx.get(PROVENANCE)
         weights = CheckpointRef.model_validate(ctx.get(FINAL_WEIGHTS))
@@ -52,10 +59,13 @@ class RegisterModel(Stage):
                     "seed": ctx.experiment.seed,
                     "training": ctx.training.model_dump(mode="json"),
                     "steps": ctx.get(STEP),
-                    "metrics": ctx.find(LAST_EVALUATION, {}),
+                    "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
                     "provenance": provenance,
                 },
             ),
             identity=digest_of([weights.digest, ctx.experiment.config_digest, provenance]),
         )
         ctx.emit(EventType.MODEL_REGISTERED, {"model": model.model_dump(mode="json"), "new": new})
+
+    def _not_registered(self, ctx: StageContext, reason: str) -> None:
+        ctx.emit(EventType.LOG, {"level": "warning", "message": f"not registered: {reason}"})
