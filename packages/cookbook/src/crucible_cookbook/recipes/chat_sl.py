@@ -64,10 +64,7 @@ class ChatSl(Recipe[ChatSlConfig]):
             else TrainOnWhat.ALL_ASSISTANT_MESSAGES
         )
         config = config.model_copy(update={"train_on_what": config.train_on_what or default})
-        data = config.conversations()
-        return supervised_experiment(
-            self.name, config, train=data.train(), held_out=data.held_out(), renderer=config.renderer
-        )
+        return supervised_experiment(self.name, config, config.conversations())
 
 
 if __name__ == "__main__":

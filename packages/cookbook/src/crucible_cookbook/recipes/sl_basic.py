@@ -31,13 +31,7 @@ class SlBasic(Recipe[SlBasicConfig]):
 
     def experiment(self, config: SlBasicConfig) -> Experiment:
         """Train on ``data``, watch held-out loss, save and register."""
-        return supervised_experiment(
-            self.name,
-            config,
-            train=config.data.train(),
-            held_out=config.data.held_out(),
-            renderer=config.renderer,
-        )
+        return supervised_experiment(self.name, config, config.data)
 
 
 if __name__ == "__main__":

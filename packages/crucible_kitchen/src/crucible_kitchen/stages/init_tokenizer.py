@@ -14,7 +14,7 @@ from crucible_kitchen.stages.provenance import require_same
 from crucible_train.ports import TrainingBackend
 from crucible_train.renderers import get_renderer, recommended_renderer, renderer_names
 
-__all__ = ["InitTokenizer", "InitTokenizerOptions"]
+__all__ = ["InitTokenizer", "InitTokenizerOptions", "renderer_problems"]
 
 
 class InitTokenizerOptions(Contract):
@@ -22,6 +22,22 @@ class InitTokenizerOptions(Contract):
 
     renderer: str | None = Field(default=None)
     """Name of the renderer; None takes the one recommended for the model."""
+
+
+def renderer_problems(chosen: str | None, model: str | None, *, where: str) -> list[Problem]:
+    """What is wrong with a chosen renderer; without one, a renderer must be recommended for ``model``.
+
+    Raises:
+        ConfigError: none is recommended.
+    """
+    known = renderer_names()
+    if chosen is not None and chosen not in known:
+        near = nearest(chosen, known)
+        remedy = f"did you mean {near!r}?" if near else f"it is one of {', '.join(sorted(known))}"
+        return [Problem(path=where, message=f"unknown renderer {chosen!r}", remedy=remedy)]
+    if chosen is None and model is not None:
+        recommended_renderer(model)
+    return []
 
 
 class InitTokenizer(Stage):
@@ -36,21 +52,9 @@ class InitTokenizer(Stage):
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """The renderer is known, or one is recommended for the model."""
-        chosen = self.options.renderer
-        known = renderer_names()
-        if chosen is not None and chosen not in known:
-            near = nearest(chosen, known)
-            remedy = f"did you mean {near!r}?" if near else f"it is one of {', '.join(sorted(known))}"
-            return [
-                Problem(
-                    path=f"{plan.path}.options.renderer",
-                    message=f"unknown renderer {chosen!r}",
-                    remedy=remedy,
-                )
-            ]
-        if chosen is None and plan.experiment.model is not None:
-            recommended_renderer(plan.experiment.model.id)
-        return []
+        model = plan.experiment.model
+        name = model.id if model is not None else None
+        return renderer_problems(self.options.renderer, name, where=f"{plan.path}.options.renderer")
 
     async def run(self, ctx: StageContext) -> None:
         """Load both and note their digests.

@@ -16,6 +16,7 @@ from crucible_train.types import Datum, ForwardBackwardOutput, OptimStepOutput
 if TYPE_CHECKING:
     from crucible_kitchen.stages.examples import Example
     from crucible_kitchen.stages.in_flight import InFlight
+    from crucible_kitchen.stages.teacher import Teacher
     from crucible_train.renderers import Renderer
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "RENDERER",
     "SESSION",
     "STEP",
+    "TEACHER",
     "TOKENIZER",
     "TOTAL_STEPS",
 ]
@@ -79,3 +81,4 @@ LAST_EVALUATION: Key[dict[str, float]] = Key(
 )
 LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
 FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)
+TEACHER: Key[Teacher] = Key("teacher", "the model that a distillation learns from")

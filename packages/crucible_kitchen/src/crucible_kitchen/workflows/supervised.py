@@ -6,7 +6,7 @@ from typing import Any
 
 from crucible_ir import Contract, IfDef, LoopDef, PipelineNode, StageDef
 
-__all__ = ["SupervisedOptions", "supervised"]
+__all__ = ["SupervisedOptions", "opening", "supervised", "training"]
 
 
 class SupervisedOptions(Contract):
@@ -29,6 +29,20 @@ class SupervisedOptions(Contract):
 
 def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
     """The nodes of the workflow, in order."""
+    return (*opening(options), *training(options))
+
+
+def opening(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
+    """Load the data, open the model and its tokenizer."""
+    return (
+        StageDef(name="load_dataset"),
+        StageDef(name="init_session"),
+        StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
+    )
+
+
+def training(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
+    """From conversations to a registered model: datums, steps, evaluation, checkpoints, report."""
     evaluation: dict[str, Any] = {"batch_size": options.eval_batch_size}
     sampling = {"prompts": options.sample_prompts, "max_tokens": options.sample_max_tokens}
     building = {
@@ -36,34 +50,22 @@ def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
         "reduction": options.reduction,
         "on_error": options.on_error,
     }
-    step = (
-        StageDef(name="begin_step"),
-        *(
-            (IfDef(when="evaluation_due", body=(StageDef(name="evaluate_nll", options=evaluation),)),)
-            if options.evaluate
-            else ()
-        ),
-        StageDef(name="forward_backward"),
-        StageDef(name="optim_step"),
-        StageDef(name="log_metrics"),
-        IfDef(when="checkpoint_due", body=(StageDef(name="save_checkpoint"),)),
-    )
     before = (StageDef(name="sample_texts", label="sample_before", options=sampling),)
     final = StageDef(
         name="evaluate_nll", label="final_evaluation", options={**evaluation, "standalone": True}
     )
     after = (StageDef(name="sample_texts", label="sample_after", options=sampling),)
     return (
-        StageDef(name="load_dataset"),
-        StageDef(name="init_session"),
-        StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
         StageDef(name="build_datums", options=building),
         StageDef(name="open_metrics"),
         *(before if options.sample_prompts else ()),
         LoopDef(
             name="epochs",
             over="epochs",
-            body=(StageDef(name="begin_epoch"), LoopDef(name="batches", over="batches", body=step)),
+            body=(
+                StageDef(name="begin_epoch"),
+                LoopDef(name="batches", over="batches", body=_step(options, evaluation)),
+            ),
         ),
         StageDef(name="save_checkpoint", label="final_checkpoint"),
         *((final,) if options.evaluate else ()),
@@ -71,4 +73,16 @@ def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
         StageDef(name="save_weights"),
         *((StageDef(name="register_model"),) if options.registered else ()),
         StageDef(name="write_report"),
+    )
+
+
+def _step(options: SupervisedOptions, evaluation: dict[str, Any]) -> tuple[PipelineNode, ...]:
+    evaluate = (IfDef(when="evaluation_due", body=(StageDef(name="evaluate_nll", options=evaluation),)),)
+    return (
+        StageDef(name="begin_step"),
+        *(evaluate if options.evaluate else ()),
+        StageDef(name="forward_backward"),
+        StageDef(name="optim_step"),
+        StageDef(name="log_metrics"),
+        IfDef(when="checkpoint_due", body=(StageDef(name="save_checkpoint"),)),
     )

@@ -1,0 +1,135 @@
+"""Let the teacher answer every prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from crucible_datasets import example_id
+from crucible_ir import Contract, DataError, DatasetSnapshot, digest_of
+from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE, TEACHER
+from crucible_train.ports import Handle
+from crucible_train.renderers import message_from_dict, message_to_dict
+from crucible_train.types import SampleResponse, SamplingParams
+
+__all__ = ["SampleTeacher", "SampleTeacherOptions"]
+
+
+class SampleTeacherOptions(Contract):
+    """How the teacher answers."""
+
+    max_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    in_flight: int = Field(default=64, ge=1)
+    """Requests submitted before the oldest is awaited; does not change the answers."""
+
+
+class SampleTeacher(Stage):
+    """Put the teacher's answer in place of the last assistant turn of every conversation."""
+
+    name = "sample_teacher"
+    reads = (DATASET, EVAL_DATASET, TEACHER, PROVENANCE)
+    writes = (DATASET, EVAL_DATASET, PROVENANCE)
+    options_model = SampleTeacherOptions
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        """Answers are kept in the run's folder, so that a resumed run trains on the same ones."""
+        held_out = ctx.get(EVAL_DATASET)
+        train = await self._taught(ctx, ctx.get(DATASET), "train")
+        ctx.set(DATASET, train)
+        answers = {"train": train.ref.transform_digest}
+        if held_out is not None:
+            taught = await self._taught(ctx, held_out, "held_out")
+            ctx.set(EVAL_DATASET, taught)
+            answers["held_out"] = taught.ref.transform_digest
+        ctx.set(PROVENANCE, ctx.get(PROVENANCE) | {"answers": answers})
+
+    async def _taught(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> DatasetSnapshot:
+        teacher, options = ctx.get(TEACHER), self.options
+        recipe = digest_of(
+            [
+                snapshot.ref.model_dump(mode="json"),
+                teacher.digest,
+                options.max_tokens,
+                options.temperature,
+                ctx.experiment.seed,
+            ]
+        )
+        path = ctx.run_dir / "results" / f"teacher_{role}.jsonl"
+        rows = _kept(path, recipe)
+        if rows is None:
+            rows = await self._sampled(ctx, snapshot, role)
+            lines = [
+                json.dumps({"recipe": recipe}),
+                *(ctx.redact(json.dumps(row, ensure_ascii=False)) for row in rows),
+            ]
+            write_lines(path, lines)
+        ctx.emit(
+            "teacher.sampled", {"role": role, "rows": len(rows), "teacher": teacher.name, "digest": recipe}
+        )
+        ref = snapshot.ref.model_copy(update={"transform_digest": recipe})
+        return DatasetSnapshot(ref=ref, rows=rows, drops=snapshot.drops)
+
+    async def _sampled(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[dict[str, Any]]:
+        pending: list[tuple[list[dict[str, Any]], Handle[SampleResponse]]] = []
+        rows: list[dict[str, Any]] = []
+        for number, row in enumerate(snapshot.rows):
+            prompt = _prompt_of(row, where=f"{snapshot.ref.id}, row {number} after ordering")
+            pending.append((prompt, self._asked(ctx, prompt, number, role)))
+            if len(pending) == self.options.in_flight:
+                rows.append(await self._answered(ctx, *pending.pop(0)))
+                ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
+        for prompt, handle in pending:
+            rows.append(await self._answered(ctx, prompt, handle))
+            ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
+        return rows
+
+    def _asked(
+        self, ctx: StageContext, prompt: list[dict[str, Any]], number: int, role: str
+    ) -> Handle[SampleResponse]:
+        teacher = ctx.get(TEACHER)
+        return teacher.sampler.sample(
+            teacher.renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
+            SamplingParams(
+                max_tokens=self.options.max_tokens,
+                temperature=self.options.temperature,
+                seed=int(ctx.rng(f"sample_teacher/{role}", number).integers(2**31)),
+                stop=teacher.renderer.stop_sequences,
+            ),
+        )
+
+    async def _answered(
+        self, ctx: StageContext, prompt: list[dict[str, Any]], handle: Handle[SampleResponse]
+    ) -> dict[str, Any]:
+        response = await handle
+        message, _ = ctx.get(TEACHER).renderer.parse_response(response.sequences[0].tokens)
+        return {
+            "messages": [*prompt, message_to_dict(message)],
+            "prompt_id": example_id({"messages": prompt}),
+        }
+
+
+def _prompt_of(row: Mapping[str, Any], *, where: str) -> list[dict[str, Any]]:
+    """The conversation without the assistant turn it ends with."""
+    messages = [dict(message) for message in row.get("messages", ())]
+    if messages and messages[-1].get("role") == "assistant":
+        messages.pop()
+    if not messages:
+        raise DataError(what="no turn to answer", where=where, remedy="give a conversation with a user turn")
+    return messages
+
+
+def _kept(path: Path, recipe: str) -> list[dict[str, Any]] | None:
+    """Answers that this run sampled before by the same recipe."""
+    if not path.is_file():
+        return None
+    head, *lines = path.read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines] if json.loads(head) == {"recipe": recipe} else None
