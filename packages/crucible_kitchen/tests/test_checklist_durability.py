@@ -12,7 +12,17 @@ from typing import Any
 import anyio
 import pytest
 
-from crucible_ir import CancelledRun, CheckpointRef, Experiment, IntegrityError, RunState, StageDef
+from crucible_ir import (
+    CancelledRun,
+    CheckpointRef,
+    ConflictError,
+    Experiment,
+    IntegrityError,
+    NotFoundError,
+    RunState,
+    StageDef,
+)
+from crucible_kitchen.api import Crucible
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.execution import execute
 from crucible_kitchen.engine.plan import compile_plan
@@ -179,3 +189,36 @@ def test_a_tokenizer_or_renderer_that_changed_since_the_checkpoint_is_refused(
     bench = resumed(tmp_path, name, "sha256:0000000000000000")
     with pytest.raises(IntegrityError, match=f"the {name} is not the one this run began with"):
         bench.run(InitTokenizer, renderer="role_colon")
+
+
+# --- processes of their own --------------------------------------------------------------------------------
+
+
+def test_a_detached_resume_that_cannot_begin_is_refused_here_and_not_in_a_log(
+    finished: RunFolder, home: Path
+) -> None:
+    crucible = Crucible(home)
+    with pytest.raises(NotFoundError, match="did you mean 'step_000002'"):
+        crucible.resume(finished.run_id, "step_00002", detached=True)
+    (home / "runs" / "released").touch()
+    crucible.resume(finished.run_id)
+    with pytest.raises(ConflictError, match="is completed"):
+        crucible.resume(finished.run_id, detached=True)
+    assert not (finished.path / "worker.log").exists()
+
+
+def test_a_worker_looks_for_no_modules_in_the_folder_that_it_works_in(
+    home: Path,
+    probe: Path,
+    experiment: Callable[..., Experiment],
+    eventually: Callable[[Callable[[], Any]], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "anyio.py").write_text("raise SystemExit('the wrong anyio')\n")
+    monkeypatch.chdir(tmp_path)
+    crucible = Crucible(home)
+    record = crucible.create(experiment())
+    ended = eventually(lambda: crucible.status(record.run_id).ended_at)
+    assert ended
+    assert crucible.status(record.run_id).state is RunState.COMPLETED

@@ -120,6 +120,7 @@ def resume(service: Service, request: ResumeRun) -> RunRecord:
     folder = service.store.open(request.run_id)
     if not request.detached:
         return service.executor.resume(folder, request.checkpoint)
+    service.executor.check_resume(folder, request.checkpoint)
     detach(folder, service.home, resume=True, checkpoint=request.checkpoint, environ=service.environ)
     return folder.record()
 

@@ -79,6 +79,15 @@ class RunExecutor:
         """
         return self._owned(run, None, lambda: self._may_resume(run, checkpoint))
 
+    def check_resume(self, run: RunFolder, checkpoint: str | None = None) -> None:
+        """Look whether ``resume`` may begin now.
+
+        Raises:
+            ConflictError, IntegrityError, NotFoundError: as for ``resume``.
+        """
+        with run.lease():
+            self._may_resume(run, checkpoint)
+
     def _the_engine(self) -> Engine:
         if self._engine is None:
             self._engine = default_engine()

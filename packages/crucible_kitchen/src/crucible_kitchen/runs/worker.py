@@ -70,7 +70,8 @@ def detach(
     Raises:
         StorageError: the log file cannot be opened.
     """
-    command = [sys.executable, "-m", "crucible_kitchen.runs.worker", run.run_id]
+    # -P: the run's folder becomes the working folder, and modules are not to be looked for there
+    command = [sys.executable, "-P", "-m", "crucible_kitchen.runs.worker", run.run_id]
     if resume:
         command.append("--resume")
     if checkpoint is not None:
