@@ -74,7 +74,7 @@ pins: sync  ## write the pins after a dependency was added or removed (versions 
 .PHONY: quickstart
 quickstart: lock  ## train the bundled tiny model and see what it learned
 	@"$(UV)" sync --locked --inexact --no-dev --package crucible-cookbook --extra quickstart $(HUSH)
-	@"$(UV)" run --no-sync crucible quickstart
+	@$(BIN)/crucible quickstart
 
 .PHONY: test
 test: sync  ## all tests, in parallel, with coverage

@@ -237,6 +237,15 @@ def test_every_setting_reaches_the_experiment() -> None:
     assert experiment.settings["warmup_steps"] == 3
 
 
+def test_the_bundled_model_has_its_own_chat_format_unless_one_is_named() -> None:
+    assert options_of(ChatSl().parse({"model": "tiny", "dataset": "tiny"}), "init_tokenizer") == {
+        "renderer": "qwen3_instruct"
+    }
+    named = ChatSl().parse({"model": "tiny", "dataset": "tiny", "renderer": "role_colon"})
+    assert options_of(named, "init_tokenizer") == {"renderer": "role_colon"}
+    assert options_of(ChatSl().parse({}), "init_tokenizer") == {"renderer": None}
+
+
 def test_without_a_rank_all_weights_are_trained() -> None:
     assert training_of(SlBasic().parse({"lora_rank": None})).lora is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_the_quickstart_is_well_only_where_something_was_learned(
     assert body["gain"]["examples"] == 6
     assert (body["gain"]["low"] > 0) is (code == ExitCode.OK)
     assert Path(body["report"]).is_file()
+
+
+def test_where_crucible_is_not_on_the_path_the_quickstart_says_how_it_comes_there(
+    tmp_path: Path,
+    bigram: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(quick, "experiment", lambda: toy_experiment(tmp_path / "toy", eval_every=100))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    main(["quickstart", "-q", "--home", str(tmp_path / "home")])
+    assert "first   . .venv/bin/activate" in capsys.readouterr().out
+    command = tmp_path / "crucible"
+    command.touch(mode=0o755)
+    main(["quickstart", "-q", "--home", str(tmp_path / "home")])
+    assert "first" not in capsys.readouterr().out
 
 
 def test_the_quickstart_is_sl_basic_over_the_bundled_model_and_data() -> None:

@@ -9,10 +9,13 @@ from pydantic import Field
 
 from crucible_ir import Contract, DatasetRef
 
-__all__ = ["BUNDLED", "NO_ROBOTS", "ConversationData", "located"]
+__all__ = ["BUNDLED", "BUNDLED_RENDERER", "NO_ROBOTS", "ConversationData", "located"]
 
 BUNDLED = "tiny"
 """Name of the bundled model and data of ``crucible-tiny``."""
+
+BUNDLED_RENDERER = "qwen3_instruct"
+"""The chat format of the bundled model."""
 
 NO_ROBOTS = "HuggingFaceH4/no_robots"
 """The default data, which bring a test split."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
+from crucible_cookbook.data import BUNDLED_RENDERER
 from crucible_cookbook.recipes.sl_basic import SlBasic
 from crucible_ir import BackendRef, ExitCode, Experiment, RunRecord
 from crucible_kitchen.api import Crucible
@@ -20,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "name": "quickstart",
     "model": "tiny",
     "data": {"path": "tiny"},
-    "renderer": "qwen3_instruct",
+    "renderer": BUNDLED_RENDERER,
     "max_length": 256,
     "batch_size": 16,
     "max_steps": 100,
@@ -94,10 +98,22 @@ def _tell(record: RunRecord, gain: Gain | None, samples: list[SamplePair], repor
     print_line(f"result  {gain_sentence(gain) if gain else 'no held-out comparison'}")
     print_line(f"run     {record.run_id}")
     print_line(f"report  {report}")
+    script = None if shutil.which("crucible") else _activation()
+    if script:
+        print_line(f"first   . {script}  (puts crucible on this shell's path)")
     print_line(f"next    crucible show {record.run_id}")
     print_line(
         "        crucible run sl_basic model=tiny data.path=YOUR_CHATS.jsonl data.test_size=50 batch_size=16"
     )
+
+
+def _activation() -> str | None:
+    """The script to source for ``crucible`` to be found, seen from here."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if not script.is_file():
+        return None
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
 
 
 def _short(text: str) -> str:

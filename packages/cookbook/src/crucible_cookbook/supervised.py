@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from crucible_cookbook.bundled import bundled_model
-from crucible_cookbook.data import BUNDLED, ConversationData
+from crucible_cookbook.data import BUNDLED, BUNDLED_RENDERER, ConversationData
 from crucible_ir import (
     Contract,
     Experiment,
@@ -22,7 +22,14 @@ from crucible_ir import (
 from crucible_kitchen.workflows.supervised import SupervisedOptions, supervised
 from crucible_train.renderers import TrainOnWhat
 
-__all__ = ["SupervisedConfig", "base_experiment", "model_ref", "supervised_experiment", "workflow_options"]
+__all__ = [
+    "SupervisedConfig",
+    "base_experiment",
+    "model_ref",
+    "renderer_of",
+    "supervised_experiment",
+    "workflow_options",
+]
 
 
 class SupervisedConfig(Contract):
@@ -94,6 +101,11 @@ def model_ref(model: str) -> ModelRef:
     return ModelRef(id=model, uri=str(here.resolve()) if here.exists() else None)
 
 
+def renderer_of(model: str, chosen: str | None) -> str | None:
+    """The renderer that was chosen, else that of the bundled model; None leaves it to the table of known models."""
+    return BUNDLED_RENDERER if chosen is None and model == BUNDLED else chosen
+
+
 def supervised_experiment(recipe: str, config: SupervisedConfig, data: ConversationData) -> Experiment:
     """The experiment of a supervised recipe on ``data``."""
     options = SupervisedOptions(**workflow_options(config, data))
@@ -104,7 +116,7 @@ def workflow_options(config: SupervisedConfig, data: ConversationData) -> dict[s
     """What every workflow that trains on conversations takes from the config."""
     evaluate = data.held_out() is not None
     return {
-        "renderer": config.renderer,
+        "renderer": renderer_of(config.model, config.renderer),
         "train_on_what": config.train_on_what.value,
         "on_error": config.on_error,
         "evaluate": evaluate,

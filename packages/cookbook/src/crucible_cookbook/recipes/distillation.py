@@ -8,7 +8,13 @@ from pathlib import Path
 from pydantic import Field
 
 from crucible_cookbook.data import ConversationData
-from crucible_cookbook.supervised import SupervisedConfig, base_experiment, model_ref, workflow_options
+from crucible_cookbook.supervised import (
+    SupervisedConfig,
+    base_experiment,
+    model_ref,
+    renderer_of,
+    workflow_options,
+)
 from crucible_ir import Experiment
 from crucible_kitchen.recipes import Recipe
 from crucible_kitchen.workflows.distillation import DistillationOptions, distillation
@@ -46,7 +52,7 @@ class Distillation(Recipe[DistillationConfig]):
             **workflow_options(config, config.data),
             teacher=teacher.uri or teacher.id,
             teacher_weights=None if weights is None else str(Path(weights).expanduser().resolve()),
-            teacher_renderer=config.teacher_renderer,
+            teacher_renderer=renderer_of(config.teacher, config.teacher_renderer),
             teacher_max_tokens=config.teacher_max_tokens,
             teacher_temperature=config.teacher_temperature,
         )
