@@ -292,9 +292,9 @@ def test_recommendations_match_whole_names_without_case_or_variant() -> None:
     assert recommended_renderers("Qwen/Qwen3-8B:peft:262144") == ("qwen3", "qwen3_disable_thinking")
     assert recommended_renderer("Qwen/Qwen3-8B-Base") == "role_colon"
     assert recommended_renderer("meta-llama/Llama-3.1-8B-Instruct") == "llama3"
-    with pytest.raises(ConfigError, match=r"did you mean 'Qwen/Qwen3-8B'?"):
+    with pytest.raises(ConfigError, match=r"did you mean 'Qwen/Qwen3-8B'\? otherwise name"):
         recommended_renderer("Qwen/Qwen3-8")
-    with pytest.raises(ConfigError, match="otherwise name the renderer yourself"):
+    with pytest.raises(ConfigError, match="my-qwen3-llama.; name the renderer yourself"):
         recommended_renderer("my-qwen3-llama")
 
 

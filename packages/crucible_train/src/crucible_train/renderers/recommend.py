@@ -99,11 +99,11 @@ def recommended_renderers(model: str) -> tuple[str, ...]:
     if found is None:
         spelled = {name.lower(): name for names in _TABLE.values() for name in names}
         near = nearest(key, spelled)
-        hint = f"did you mean {spelled[near]!r}? " if near else ""
+        hint = f"did you mean {spelled[near]!r}? otherwise " if near else ""
         raise ConfigError(
             what=f"no renderer is known for the model {model!r}",
             where="renderer",
-            remedy=f"{hint}otherwise name the renderer yourself (base models: 'role_colon')",
+            remedy=f"{hint}name the renderer yourself (base models: 'role_colon')",
         )
     return found
 
