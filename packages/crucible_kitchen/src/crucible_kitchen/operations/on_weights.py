@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anyio
-
 from crucible_ir import CheckpointRef, NotFoundError
 from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.operations.on_records import admit_destination
@@ -32,7 +30,7 @@ def export(service: Service, request: ExportWeights) -> ExportedWeights:
         ref = CheckpointRef(id=request.weights, path=str(folder), content="sampler", produced_by=run.run_id)
         made: Path = ports.get("training_backend").export(ref, destination, merge=request.merge)
     finally:
-        anyio.run(ports.aclose)
+        ports.close()
     return ExportedWeights(path=str(made), merged=request.merge)
 
 
