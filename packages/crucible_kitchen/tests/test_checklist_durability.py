@@ -36,6 +36,7 @@ from crucible_kitchen.runs.execution import RunExecutor
 from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.home import Home
 from crucible_kitchen.runs.store import RunStore
+from crucible_kitchen.stages.init_session import InitSession
 from crucible_kitchen.stages.init_tokenizer import InitTokenizer
 from crucible_kitchen.stages.keys import PROVENANCE
 from crucible_kitchen.stages.load_dataset import LoadDataset
@@ -182,13 +183,21 @@ def test_a_dataset_that_changed_since_the_checkpoint_is_refused(tmp_path: Path) 
         bench.run(LoadDataset)
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "renderer"])
-def test_a_tokenizer_or_renderer_that_changed_since_the_checkpoint_is_refused(
-    tmp_path: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "stage", "options"),
+    [
+        ("model", InitSession, {}),
+        ("tokenizer", InitTokenizer, {"renderer": "role_colon"}),
+        ("renderer", InitTokenizer, {"renderer": "role_colon"}),
+    ],
+)
+def test_a_model_tokenizer_or_renderer_that_changed_since_the_checkpoint_is_refused(
+    tmp_path: Path, name: str, stage: type[Stage], options: dict[str, str]
 ) -> None:
     bench = resumed(tmp_path, name, "sha256:0000000000000000")
     with pytest.raises(IntegrityError, match=f"the {name} is not the one this run began with"):
-        bench.run(InitTokenizer, renderer="role_colon")
+        bench.run(stage, **options)
+    bench.close()
 
 
 # --- processes of their own --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from crucible_ir import Experiment, Problem, nearest
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import PROVENANCE, SESSION, STEP
+from crucible_kitchen.stages.provenance import require_same
 from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
 from crucible_train.seeds import generator
 from crucible_train.types import LoraConfig
@@ -67,12 +68,17 @@ class InitSession(Stage):
         return []
 
     async def run(self, ctx: StageContext) -> None:
-        """Load the base model, attach the trainable weights, restore a checkpoint if there is one."""
+        """Load the base model, attach the trainable weights, restore a checkpoint if there is one.
+
+        Raises:
+            IntegrityError: the base model is not the one that the resumed run began with.
+        """
         backend: TrainingBackend = ctx.port("training_backend")
         spec = training_spec(ctx.experiment, ctx.run_dir / "checkpoints")
         session: TrainingClient = await backend.create_training_client(spec)
         ctx.defer(session.close)
         digest = backend.model_digest(spec.base_model)
+        require_same("model", ctx.get(PROVENANCE).get("model"), {"digest": digest})
         if ctx.resume is None:
             ctx.set(STEP, 0)
         else:
