@@ -32,8 +32,8 @@ _PLAIN = re.compile(r"[\w\s+\-*/^().,!]*")
 _ATTRIBUTE = re.compile(r"__|[^\W\d]\w*\s*\.\s*[^\W\d]|\)\s*\.\s*[^\W\d]")
 _DELIMITED = re.compile(r"\$|\\\(|\\\[|\\boxed")
 _PROSE = re.compile(r"(?:^|\s)[A-Za-z']{2,}\s+[A-Za-z']{2,}(?:\s|$)")
+_ROMAN = re.compile(r"\\(?:mathrm|operatorname|textrm|text|rm)\s*\{\s*([ei])\s*\}")
 _EXHAUSTED: list[str] = []
-_OPTIONS = {"strict", "allow_set_relation_comp", "float_rounding", "numeric_precision"}
 
 
 def _watched(function: F) -> F:
@@ -117,21 +117,22 @@ def cookbook_exact(*, answer: str, gold: str) -> dict[str, str]:
     return {"verdict": "incorrect", "reason": "neither equal by normal form nor by sympy"}
 
 
-def math_verify(*, answer: str, gold: str, options: dict[str, Any] | None = None) -> dict[str, str]:
+def math_verify(*, answer: str, gold: str, strict: bool = True) -> dict[str, str]:
     """The verdict of math-verify, the gold answer read first and compared as such.
 
-    ``options`` of its ``verify``: ``strict``, ``allow_set_relation_comp``, ``float_rounding``, ``numeric_precision``.
+    An interval and the inequality that describes it are equal. ``strict`` False lets variables have other names. What
+    math-verify reads by dropping part of an expression is not judged.
     """
     _EXHAUSTED.clear()
     mv_parser.extract_latex.cache_clear()
-    golds = _expressions(gold)
+    golds, answers = _expressions(gold), _expressions(answer)
     if not golds or all(isinstance(found, str) for found in golds):
         return _said("cannot_judge", "the gold answer cannot be read as mathematics")
-    answers = _expressions(answer)
+    if _is_cut(golds, gold) or _is_cut(answers, answer):
+        return _said("cannot_judge", "math-verify drops part of an expression")
     if not answers:
         return _said("incorrect", "there is no expression in the answer")
-    chosen = {key: value for key, value in (options or {}).items() if key in _OPTIONS}
-    if mv.verify(golds, answers, timeout_seconds=None, raise_on_error=False, **chosen):
+    if mv.verify(golds, answers, strict=strict, allow_set_relation_comp=True, timeout_seconds=None):
         return _said("correct", "equal as expressions")
     if all(isinstance(found, str) for found in answers):
         return _said("incorrect", "the answer cannot be read as mathematics")
@@ -146,8 +147,22 @@ def _said(verdict: str, reason: str) -> dict[str, str]:
 
 def _expressions(text: str) -> list[Any]:
     """What math-verify finds in ``text``; an expression without delimiters gets them."""
+    text = _ROMAN.sub(
+        r"{\1}", text
+    )  # the numbers e and i in roman type; math-verify would drop them as units
     bare = not _DELIMITED.search(text) and not _PROSE.search(text)
     found = mv.parse(f"${text}$" if bare else text, parsing_timeout=None)
     if bare and all(isinstance(item, str) for item in found):
         found = [*mv.parse(text, parsing_timeout=None), *found]
     return list(found)
+
+
+def _is_cut(found: list[Any], text: str) -> bool:
+    """Whether the passage that was read has unbalanced braces though ``text`` is balanced: it was cut in the middle."""
+    passages = [item for item in found if isinstance(item, str)]
+    return _is_balanced(text) and not all(_is_balanced(passage) for passage in passages)
+
+
+def _is_balanced(text: str) -> bool:
+    plain = text.replace("\\{", "").replace("\\}", "")
+    return plain.count("{") == plain.count("}")
