@@ -32,8 +32,10 @@ from crucible_kitchen.engine.plan import compile_plan
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.operations.admission import admit_experiment, admit_recipe
 from crucible_kitchen.plugins.stages import InstalledStages
+from crucible_kitchen.stages.begin_epoch import BeginEpoch
+from crucible_kitchen.stages.keys import BATCHES, IN_FLIGHT, TOTAL_STEPS
 from crucible_kitchen.workflows.supervised import SupervisedOptions, supervised
-from crucible_testing.bench import plant_bigram, toy_experiment
+from crucible_testing.bench import StageBench, plant_bigram, toy_experiment
 from crucible_testing.engine import ALL, ROUNDS, Begin, Catalog, MemoryPorts, Note, Recorder
 
 STAGES = [ALL.get(name) for name in ALL.names()]
@@ -300,6 +302,23 @@ def test_k09_nested_conditions_take_exactly_one_path(flags: list[bool]) -> None:
         node = IfDef(when="flag", body=(node,), otherwise=(note("not"),))
     trace = Recorder(toy(node, flag=flag)).run().results["trace"]
     assert trace == (["leaf"] if flag else ["not"])
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 5])
+def test_dk1_nothing_is_left_unawaited_after_the_last_step_whatever_follows(
+    tmp_path: Path, ahead: int
+) -> None:
+    bench = StageBench(tmp_path / "run_1_00000000", toy_experiment(tmp_path, epochs=1, submit_ahead=ahead))
+    bench.ready()
+    bench.turn("epochs", 0)
+    bench.run(BeginEpoch)
+    for index, batch in enumerate(bench[BATCHES]):
+        bench.turn("batches", index, batch)
+        bench.step()
+    rows = bench.metrics.read("run_1_00000000")
+    assert [row.step for row in rows] == list(range(bench[TOTAL_STEPS]))  # D-K17 too: they reach the store
+    assert not bench[IN_FLIGHT].steps
+    bench.close()
 
 
 # --- from outside ------------------------------------------------------------------------------------------

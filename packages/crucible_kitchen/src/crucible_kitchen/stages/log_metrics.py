@@ -40,7 +40,7 @@ class LogMetrics(Stage):
     writes = (CUMULATIVE,)
 
     async def run(self, ctx: StageContext) -> None:
-        """Waits only for steps older than ``training.submit_ahead``."""
+        """Waits only for steps older than ``training.submit_ahead``, and after the last step for all of them."""
         pending = ctx.get(PENDING_METRICS)
         step, total, batch = ctx.get(STEP) - 1, ctx.get(TOTAL_STEPS), ctx.get(BATCH)
         tokens = float(sum(datum.model_input.length for datum in batch))
@@ -65,4 +65,4 @@ class LogMetrics(Stage):
                 },
             )
         )
-        await in_flight.settle(ctx.training.submit_ahead)
+        await in_flight.settle(ctx.training.submit_ahead if step + 1 < total else 0)
