@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -88,6 +89,7 @@ def test_the_same_run_in_another_process_writes_the_same_bytes(
     here = client.save_state("three").result()
     code = f"""
 import asyncio
+import gc
 from pathlib import Path
 from crucible_testing.contracts.training import make_datum
 from crucible_torch import LocalBackend
@@ -264,6 +266,24 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(
     client = make_client(backend, qwen3, tmp_path / "file" / "state")
     with pytest.raises(StorageError):
         client.save_state("a").result()
+
+
+def test_closing_after_a_save_that_failed_leaves_nothing_for_asyncio_to_complain_about(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    client = make_client(backend, qwen3, tmp_path)
+
+    async def save_and_close() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        with pytest.raises(StorageError):
+            await client.save_state("lost")
+        await client.close()
+        gc.collect()
+
+    with no_file_larger_than(100):
+        asyncio.run(save_and_close())
+    assert complaints == []
 
 
 def test_drafts_and_other_folders_are_not_listed(backend: LocalBackend, qwen3: Path, tmp_path: Path) -> None:

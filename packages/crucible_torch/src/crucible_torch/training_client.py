@@ -139,8 +139,9 @@ class TorchTrainingClient:
         """Wait for submitted work and free what the client holds; closing twice is harmless."""
         last, self._last, self._trainer = self._last, None, None
         if last is not None:
-            await asyncio.wait([asyncio.wrap_future(last)])
-            last.exception()
+            waited = asyncio.wrap_future(last)
+            await asyncio.wait([waited])
+            waited.exception()  # its caller has it; asyncio would print one that nobody asked for
 
     def _save(self, name: str, *, with_optimizer: bool) -> Handle[CheckpointRef]:
         trainer = self._open()
