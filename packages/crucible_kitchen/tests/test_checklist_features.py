@@ -36,7 +36,19 @@ from crucible_kitchen.stages.begin_epoch import BeginEpoch
 from crucible_kitchen.stages.keys import BATCHES, IN_FLIGHT, TOTAL_STEPS
 from crucible_kitchen.workflows.supervised import SupervisedOptions, supervised
 from crucible_testing.bench import StageBench, plant_bigram, toy_experiment
-from crucible_testing.engine import ALL, ROUNDS, Begin, Catalog, MemoryPorts, Note, Recorder
+from crucible_testing.engine import (
+    ALL,
+    COUNT,
+    FLAG,
+    ROUNDS,
+    TRACE,
+    Begin,
+    Catalog,
+    MemoryPorts,
+    Note,
+    Recorder,
+    resume_point,
+)
 
 STAGES = [ALL.get(name) for name in ALL.names()]
 
@@ -273,6 +285,73 @@ def test_dk9_a_rollback_that_breaks_hides_neither_the_error_nor_the_other_rollba
     bad, good = recorder.of("stage.rolled_back")
     assert "ZeroDivisionError: while taking back" in bad["error"]
     assert "error" not in good
+
+
+def test_what_fails_while_closing_is_a_note_of_the_error_and_does_not_hide_it() -> None:
+    class Leaky(Stage):
+        """Opens what cannot be closed."""
+
+        name = "leaky"
+
+        async def run(self, ctx: StageContext) -> None:
+            async def close() -> None:
+                raise ZeroDivisionError("while closing")
+
+            ctx.defer(close)
+
+    catalog = Catalog(*STAGES, Leaky)
+    with pytest.raises(TrainError, match="broken") as caught:
+        Recorder(toy(StageDef(name="leaky"), StageDef(name="fail")), catalog=catalog).run()
+    assert "ZeroDivisionError: while closing" in caught.value.__notes__[0]
+    with pytest.raises(ZeroDivisionError):
+        Recorder(toy(StageDef(name="leaky")), catalog=catalog).run()
+
+
+class SetFlag(Stage):
+    """Build what the rest needs in memory."""
+
+    name = "set_flag"
+    writes = (FLAG,)
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        ctx.set(FLAG, True)
+
+
+class UseFlag(Stage):
+    """Needs what was built."""
+
+    name = "use_flag"
+    reads = (FLAG,)
+
+    async def run(self, ctx: StageContext) -> None:
+        assert ctx.get(FLAG)
+
+
+class Rounds(Stage):
+    """Begin without a flag."""
+
+    name = "rounds"
+    writes = (TRACE, COUNT, ROUNDS)
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        for key, value in ((TRACE, []), (COUNT, 0), (ROUNDS, 1)):
+            ctx.set(key, value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrapped", ["if", "parallel"])
+def test_k32_setup_stages_within_choices_and_branches_are_run_again_on_resume(wrapped: str) -> None:
+    inner = StageDef(name="set_flag")
+    node: Any = IfDef(when="rounds", body=(inner,), otherwise=(inner,))
+    if wrapped == "parallel":
+        node = ParallelDef(name="p", branches=((inner,),))
+    names = [StageDef(name="rounds"), node, StageDef(name="save"), StageDef(name="use_flag")]
+    catalog = Catalog(*STAGES, SetFlag, UseFlag, Rounds)
+    recorder = Recorder(Experiment(id="toy", pipeline=tuple(names)), catalog=catalog)
+    recorder.run()
+    (saved,) = recorder.of("checkpoint.saved")
+    recorder.run(resume_point(saved))
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,21 @@ def describe(error: BaseException) -> str:
 
 
 class _Resources(AsyncExitStack):
-    """Closes what was opened to the end, also where the run was cancelled from outside (a signal)."""
+    """Closes what was opened to the end, also where the run was cancelled from outside (a signal).
+
+    What fails while closing after an error is a note of that error, and does not hide it.
+    """
 
     async def __aexit__(self, *raised: Any) -> bool | None:
+        error: BaseException | None = raised[1]
         with anyio.CancelScope(shield=True):
-            handled = await super().__aexit__(*raised)
-        return handled or None
+            try:
+                await super().__aexit__(*raised)
+            except Exception as failure:
+                if error is None or failure is error:
+                    raise
+                error.add_note(f"closing what the run had opened failed too: {describe(failure)}")
+        return None
 
 
 async def _cancellable(walk: _Walk) -> Outcome:
@@ -129,10 +138,23 @@ class _Walk:
         skip = Skip(resume) if resume else None
         for position, node in enumerate(nodes):
             if skip and skip.passed(position):
-                if isinstance(node, PlannedStage) and node.stage.setup:
-                    await self._stage(node, (*base, position))
+                await self._set_up(node, (*base, position))
                 continue
             await self._node(node, (*base, position), skip.within(position) if skip else None)
+
+    async def _set_up(self, node: PlannedNode, at: Cursor) -> None:
+        """Run the setup stages of a node that lies behind the cursor again, loops left out."""
+        match node:
+            case PlannedStage() if node.stage.setup:
+                await self._stage(node, at)
+            case PlannedIf() if node.node.when in self.state.values:
+                taken = 0 if self.state.values[node.node.when] else 1
+                for position, inner in enumerate(node.otherwise if taken else node.body):
+                    await self._set_up(inner, (*at, taken, position))
+            case PlannedParallel():
+                for index, branch in enumerate(node.branches):
+                    for position, inner in enumerate(branch):
+                        await self._set_up(inner, (*at, index, position))
 
     async def _node(self, node: PlannedNode, at: Cursor, resume: Cursor | None) -> None:
         match node:
