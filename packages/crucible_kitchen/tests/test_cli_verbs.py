@@ -345,7 +345,9 @@ def test_a_resumed_run_may_be_detached(
 ) -> None:
     crucible.fails("run", spec(fail_at=2), "-q")
     (crucible.home / "runs" / "released").touch()
-    crucible.ok("resume", "last", "--detach")
+    out = crucible.ok("resume", "last", "--detach")
+    assert "goes on in the background" in out
+    assert re.search(r"^next +crucible logs run_\S+ -f$", out, re.MULTILINE)
     eventually(lambda: crucible.json("show", "last")["run"]["state"] == "completed")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet, RunId
+from crucible_kitchen.cli.output import print_line
 from crucible_kitchen.cli.progress import progress_for
 from crucible_kitchen.cli.records import exit_code_of, print_outcome
 
@@ -31,5 +32,9 @@ def resume(
     else:
         with progress:
             record = Crucible(home, listeners=(progress,)).resume(run_id, checkpoint)
+    if detach and not as_json:
+        print_line(f"{record.run_id} goes on in the background")
+        print_line(f"next        crucible logs {record.run_id} -f")
+        return 0
     print_outcome(record, Crucible(home), as_json=as_json)
     return 0 if detach else exit_code_of(record)
