@@ -428,3 +428,13 @@ def test_no_name_from_outside_breaks_the_admission_whatever_it_looks_like(name: 
         except ConfigError as error:
             problems = " ".join(str(p) for p in error.problems if p.path != "recipe")
         assert ("of this machine" in problems) == refused
+
+
+@pytest.mark.parametrize("destination", ["~nobody-of-that-name/x", "\0", "/elsewhere/x", "../x"])
+def test_no_destination_from_outside_leads_elsewhere(
+    destination: str, home: Path, probe: Path, experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    record = Crucible(home).run(experiment())
+    outside = Crucible(home, trusted=False, allowed_roots=(tmp_path / "uploads",))
+    with pytest.raises(ConfigError, match="destination"):
+        outside.fetch(record.run_id, "metrics.jsonl", destination)

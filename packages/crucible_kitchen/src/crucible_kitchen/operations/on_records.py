@@ -77,11 +77,17 @@ def admit_destination(service: Service, given: str) -> Path:
     """The path ``given``, if the caller may write there.
 
     Raises:
-        ConfigError: the caller is from outside and it is not under an allowed folder.
+        ConfigError: it is no path, or the caller is from outside and it is not under an allowed folder.
     """
-    destination = Path(given).expanduser()
+    try:
+        destination = Path(given).expanduser()
+        resolved = destination.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the home of a user there is not
+        raise ConfigError(
+            what=f"{given!r} is no path ({error})", where="destination", remedy="name another one"
+        ) from error
     if not service.trusted and not any(
-        destination.resolve().is_relative_to(root.resolve()) for root in service.allowed_roots
+        resolved.is_relative_to(root.resolve()) for root in service.allowed_roots
     ):
         raise ConfigError(
             what=f"{given!r} is not under an allowed folder",
