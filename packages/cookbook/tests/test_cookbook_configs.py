@@ -14,9 +14,11 @@ import crucible_cookbook
 from crucible_cookbook.bundled import bundled_data, bundled_model
 from crucible_cookbook.data import NO_ROBOTS, ConversationData, located
 from crucible_cookbook.recipes.chat_sl import ChatSl, ChatSlConfig
+from crucible_cookbook.recipes.distillation import Distillation
+from crucible_cookbook.recipes.preference import Preference, PreferenceConfig
 from crucible_cookbook.recipes.sl_basic import SlBasic, SlBasicConfig
 from crucible_cookbook.supervised import SupervisedConfig, model_ref
-from crucible_ir import AdapterError, ConfigError, DatasetRef, Experiment, TrainingConfig
+from crucible_ir import AdapterError, ConfigError, DatasetRef, Experiment, StageDef, TrainingConfig
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "supervised_defaults.json").read_text())
 SOURCE = Path(crucible_cookbook.__file__).parent
@@ -153,18 +155,18 @@ def test_what_exists_here_gets_an_absolute_path(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "chats.jsonl").write_text("")
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert located("chats.jsonl", "train") == str(tmp_path / "chats.jsonl")
-    assert located("org/dataset", "train") == "org/dataset"
+    assert located("chats.jsonl", "chat_train") == str(tmp_path / "chats.jsonl")
+    assert located("org/dataset", "chat_train") == "org/dataset"
     assert (model_ref("model").id, model_ref("model").uri) == ("model", str(tmp_path / "model"))
     assert model_ref("Qwen/Qwen3-8B").uri is None
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert located("~/chats.jsonl", "train") == str(tmp_path / "chats.jsonl")
+    assert located("~/chats.jsonl", "chat_train") == str(tmp_path / "chats.jsonl")
 
 
 def test_tiny_is_the_bundled_model_and_data() -> None:
     assert model_ref("tiny").uri == str(bundled_model())
     assert (bundled_model() / "config.json").is_file()
-    assert Path(located("tiny", "test")).name == "chat_test.jsonl"
+    assert Path(located("tiny", "chat_test")).name == "chat_test.jsonl"
 
 
 @pytest.mark.parametrize("settings", [{"model": "tiny"}, {"data": {"path": "tiny"}}])
@@ -296,3 +298,35 @@ def test_a_recipe_is_a_module_that_runs(recipe: str) -> None:
 
 def test_the_whole_cookbook_is_under_2000_lines() -> None:
     assert sum(len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")) < 2000
+
+
+def test_preference_takes_upstreams_defaults_and_its_own_bundled_pairs() -> None:
+    config = PreferenceConfig()
+    assert (config.learning_rate, config.dpo_beta, config.batch_size, config.max_length) == (
+        1e-5,
+        0.1,
+        256,
+        8192,
+    )
+    assert (config.lora_rank, config.save_every, config.eval_every, config.lr_schedule) == (
+        32,
+        20,
+        10,
+        "linear",
+    )
+    experiment = Preference().parse({"model": "tiny", "data": {"path": "tiny"}, "batch_size": 8})
+    assert experiment.dataset is not None
+    assert experiment.eval_dataset is not None
+    assert experiment.dataset.id.endswith("preference_train.jsonl")
+    assert experiment.eval_dataset.id.endswith("preference_test.jsonl")
+    assert experiment.workflow == "preference"
+
+
+def test_distillation_names_its_teacher_and_trains_on_the_turn_it_wrote() -> None:
+    experiment = Distillation().parse({"model": "tiny", "teacher": "tiny", "data": {"path": "tiny"}})
+    stages = {node.name: node for node in experiment.pipeline if isinstance(node, StageDef)}
+    assert stages["load_teacher"].options["model"].endswith("model")
+    assert stages["build_datums"].options["train_on_what"] == "last_assistant_message"
+    assert experiment.training is not None
+    assert experiment.training.lora is not None
+    assert experiment.training.lora.rank == 128

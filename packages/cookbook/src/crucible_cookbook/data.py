@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from crucible_ir import Contract, DatasetRef
 
-__all__ = ["BUNDLED", "BUNDLED_RENDERER", "NO_ROBOTS", "ConversationData", "located"]
+__all__ = [
+    "BUNDLED",
+    "BUNDLED_RENDERER",
+    "HH_RLHF",
+    "NO_ROBOTS",
+    "ConversationData",
+    "PreferenceData",
+    "located",
+]
 
 BUNDLED = "tiny"
 """Name of the bundled model and data of ``crucible-tiny``."""
@@ -18,11 +26,15 @@ BUNDLED_RENDERER = "qwen3_instruct"
 """The chat format of the bundled model."""
 
 NO_ROBOTS = "HuggingFaceH4/no_robots"
+HH_RLHF = "Anthropic/hh-rlhf"
 """The default data, which bring a test split."""
 
 
 class ConversationData(Contract):
     """Conversations of a file, a folder, or a hub dataset."""
+
+    bundled: ClassVar[str] = "chat"
+    """First part of the names of the bundled files."""
 
     path: str = NO_ROBOTS
     """File, folder or hub id; ``tiny`` is the bundled chat data."""
@@ -74,7 +86,7 @@ class ConversationData(Contract):
         self, path: str, split: str, *, role: str, limit: int | None, skip: int = 0, shuffled: bool = False
     ) -> DatasetRef:
         return DatasetRef(
-            id=located(path, role),
+            id=located(path, f"{self.bundled}_{role}"),
             config=self.config,
             split=split,
             revision=self.revision,
@@ -86,11 +98,19 @@ class ConversationData(Contract):
         )
 
 
-def located(path: str, role: str) -> str:
+class PreferenceData(ConversationData):
+    """Pairs of completions of a file, a folder, or a hub dataset."""
+
+    bundled: ClassVar[str] = "preference"
+    path: str = HH_RLHF
+    """File, folder or hub id; ``tiny`` is the bundled pairs."""
+
+
+def located(path: str, bundled: str) -> str:
     """The bundled file for ``tiny``, an absolute path for what exists here, and anything else as it is."""
     if path == BUNDLED:
         from crucible_cookbook.bundled import bundled_data
 
-        return str(bundled_data(f"chat_{role}.jsonl"))
+        return str(bundled_data(f"{bundled}.jsonl"))
     here = Path(path).expanduser()
     return str(here.resolve()) if here.exists() else path

@@ -55,7 +55,10 @@ class Rate:
 
 def facts_of(metrics: Mapping[str, float]) -> str:
     """The two or three figures people watch."""
-    shown = (("loss", "train_mean_nll"), ("held-out", "test/nll"), ("lr", "learning_rate"))
+    shown = (
+        *(("loss", "train_mean_nll"), ("loss", "dpo_loss"), ("accuracy", "accuracy")),
+        *(("held-out", "test/nll"), ("held-out", "test/preference_accuracy"), ("lr", "learning_rate")),
+    )
     return "  ".join(f"{label} {metrics[name]:.4g}" for label, name in shown if name in metrics)
 
 

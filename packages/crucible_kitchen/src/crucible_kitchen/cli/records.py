@@ -61,4 +61,4 @@ def print_record(record: RunRecord) -> None:
         facts.append(("error", record.error))
     for name, value in facts:
         if value:
-            print_line(f"{name:<12}{value}")
+            print_line(f"{name:<11} {value}")

@@ -35,7 +35,7 @@ def runs(
                 record.state,
                 record.recipe or record.experiment_id,
                 f"{record.step}" + (f"/{record.total_steps}" if record.total_steps is not None else ""),
-                record.metrics.get("test/nll"),
+                record.metrics.get("test/nll", record.metrics.get("test/preference_accuracy")),
                 f"{record.created_at:%Y-%m-%d %H:%M}",
                 ", ".join(record.tags),
             )

@@ -51,7 +51,7 @@ def show(
         print_json(body)
         return 0
     print_record(record)
-    for name in ("train_mean_nll", "test/nll"):
+    for name in ("train_mean_nll", "test/nll", "dpo_loss", "test/preference_accuracy"):
         values = [row.metrics[name] for row in table.rows if name in row.metrics]
         if values:
             print_line(f"{name:<16}{sparkline(values)}  {values[0]:.4g} → {values[-1]:.4g}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_ir import ExampleResult, Experiment, MetricRow
 from crucible_kitchen.remarks import remarks
+from crucible_kitchen.reports.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
     from crucible_stats import PairedDifference
@@ -20,10 +21,12 @@ __all__ = ["Gain", "ReportFacts", "SamplePair", "gather", "held_out_gain", "samp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """How held-out loss changed between two evaluations of the same examples.
+    """How a measure changed between two evaluations of the same held-out examples.
 
-    ``difference`` is before − after per example in nats, so that more is better.
+    ``difference`` is per example and signed so that more is better.
     """
+
+    measure: Measure
 
     step_before: int
     step_after: int
@@ -59,7 +62,10 @@ class ReportFacts:
     @property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Points of the curves worth drawing."""
-        names = ("train_mean_nll", "test/nll", "learning_rate", "unclipped_grad_l2:mean")
+        names = (
+            *("train_mean_nll", "test/nll", "dpo_loss", "accuracy", "test/preference_accuracy"),
+            *("learning_rate", "unclipped_grad_l2:mean"),
+        )
         found = {name: [(r.step, r.metrics[name]) for r in self.rows if name in r.metrics] for name in names}
         return {name: points for name, points in found.items() if points}
 
@@ -94,15 +100,16 @@ def _remarks(log: Path) -> list[str]:
 
 
 def held_out_gain(run_dir: Path) -> Gain | None:
-    """First against last evaluation of held-out loss, paired by example; None with fewer than two.
+    """First against last evaluation of the run's measure, paired by example; None with fewer than two.
 
-    Examples without a finite loss before are left out of both sides. Where a finite loss became one that is
+    Examples without a finite score before are left out of both sides. Where a finite score became one that is
     not, there is no comparison: leaving those out would make a model that went astray look better.
     """
     from crucible_stats import paired_difference  # brings scipy, which no run needs until its end
 
-    files = sorted((run_dir / "results").glob("nll_*.jsonl"))
-    if len(files) < 2:
+    found = ((m, sorted((run_dir / "results").glob(f"{m.prefix}_*.jsonl"))) for m in MEASURES)
+    measure, files = next(((m, files) for m, files in found if len(files) > 1), (MEASURES[0], []))
+    if not files:
         return None
     first, last = _scores(files[0]), _scores(files[-1])
     ids = [i for i in first if i in last and math.isfinite(first[i])]
@@ -110,11 +117,12 @@ def held_out_gain(run_dir: Path) -> Gain | None:
         return None
     before, after = [first[i] for i in ids], [last[i] for i in ids]
     return Gain(
+        measure=measure,
         step_before=_step(files[0]),
         step_after=_step(files[-1]),
         before=sum(before) / len(ids),
         after=sum(after) / len(ids),
-        difference=paired_difference(after, before),
+        difference=paired_difference(*measure.gain(before, after)),
     )
 
 

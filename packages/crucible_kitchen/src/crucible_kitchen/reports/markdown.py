@@ -21,7 +21,7 @@ def gain_sentence(gain: Gain) -> str:
         else "not enough evidence: the interval holds zero"
     )
     return (
-        f"held-out loss {gain.before:.4f} → {gain.after:.4f} nats/token on {d.n} examples; "
+        f"{gain.measure.label} {gain.before:.4f} → {gain.after:.4f}{gain.measure.unit} on {d.n} examples; "
         f"mean gain {d.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}] (95 %), {verdict}"
     )
 

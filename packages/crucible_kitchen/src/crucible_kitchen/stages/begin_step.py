@@ -36,7 +36,7 @@ class BeginStep(Stage):
         training = ctx.training
         step, total, examples = ctx.get(STEP), ctx.get(TOTAL_STEPS), ctx.get(EXAMPLES)
         schedule = training.schedule
-        ctx.set(BATCH, [examples[index].datum for index in ctx.get(_ITEM)])
+        ctx.set(BATCH, [datum for index in ctx.get(_ITEM) for datum in examples[index].datums])
         multiplier = lr_multiplier(schedule.name, step, total, warmup_steps=schedule.warmup_steps)
         ctx.set(LEARNING_RATE, training.optimizer.learning_rate * multiplier)
         ctx.set(EVALUATION_DUE, training.eval_every > 0 and step % training.eval_every == 0)

@@ -11,7 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Row
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.examples import Example
+from crucible_kitchen.stages.examples import Example, total_steps
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     DATASET,
@@ -23,7 +23,7 @@ from crucible_kitchen.stages.keys import (
     TOTAL_STEPS,
 )
 from crucible_train.renderers import TrainOnWhat, message_from_dict
-from crucible_train.supervised import batch_indices, conversation_to_datum
+from crucible_train.supervised import conversation_to_datum
 
 __all__ = ["BuildDatums", "BuildDatumsOptions"]
 
@@ -57,12 +57,7 @@ class BuildDatums(Stage):
         held_out = ctx.get(EVAL_DATASET)
         ctx.set(EXAMPLES, examples)
         ctx.set(EVAL_EXAMPLES, self._build(ctx, held_out, "held_out") if held_out else [])
-        per_epoch = len(
-            batch_indices(len(examples), training.batch_size, epoch=0, drop_last=training.drop_last)
-        )
-        total = per_epoch * training.epochs
-        if training.max_steps is not None:
-            total = min(total, training.max_steps)
+        total = total_steps(training, len(examples))
         ctx.set(EPOCHS, training.epochs)
         ctx.set(TOTAL_STEPS, total)
         ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))

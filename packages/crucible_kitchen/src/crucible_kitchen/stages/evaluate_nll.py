@@ -24,7 +24,7 @@ from crucible_kitchen.stages.keys import (
 from crucible_train.supervised import compute_bpb, compute_mean_nll
 from crucible_train.types import ForwardBackwardOutput
 
-__all__ = ["EvaluateNll", "EvaluateNllOptions"]
+__all__ = ["EvaluateNll", "EvaluateNllOptions", "held_out_problems"]
 
 
 class EvaluateNllOptions(Contract):
@@ -34,6 +34,20 @@ class EvaluateNllOptions(Contract):
     """Examples per forward pass; does not change the result."""
     standalone: bool = False
     """Log a row of its own instead of adding to the row of the step that follows."""
+
+
+def held_out_problems(plan: PlanContext) -> list[Problem]:
+    """One problem when evaluation was asked for without held-out data."""
+    training = plan.experiment.training
+    if training and training.eval_every and plan.experiment.eval_dataset is None:
+        return [
+            Problem(
+                path="training.eval_every",
+                message=f"evaluation every {training.eval_every} steps without a held-out dataset",
+                remedy="name an eval_dataset, or set eval_every=0",
+            )
+        ]
+    return []
 
 
 class EvaluateNll(Stage):
@@ -48,16 +62,7 @@ class EvaluateNll(Stage):
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """Evaluation that was asked for has something to evaluate on."""
-        training = plan.experiment.training
-        if training and training.eval_every and plan.experiment.eval_dataset is None:
-            return [
-                Problem(
-                    path="training.eval_every",
-                    message=f"evaluation every {training.eval_every} steps without a held-out dataset",
-                    remedy="name an eval_dataset, or set eval_every=0",
-                )
-            ]
-        return []
+        return held_out_problems(plan)
 
     async def run(self, ctx: StageContext) -> None:
         """Forward passes only: gradients and weights stay as they are.

@@ -14,7 +14,7 @@ from crucible_train.ports import Handle, Tokenizer, TrainingClient
 from crucible_train.types import Datum, ForwardBackwardOutput, OptimStepOutput
 
 if TYPE_CHECKING:
-    from crucible_kitchen.stages.examples import Example
+    from crucible_kitchen.stages.examples import Example, PairExample, TrainingExample
     from crucible_kitchen.stages.in_flight import InFlight
     from crucible_kitchen.stages.teacher import Teacher
     from crucible_train.renderers import Renderer
@@ -30,6 +30,8 @@ __all__ = [
     "EVALUATION_DUE",
     "EVAL_DATASET",
     "EVAL_EXAMPLES",
+    "EVAL_PAIRS",
+    "EVAL_REFERENCE",
     "EXAMPLES",
     "FINAL_WEIGHTS",
     "FORWARD_BACKWARD",
@@ -38,8 +40,10 @@ __all__ = [
     "LAST_EVALUATION",
     "LEARNING_RATE",
     "OPTIM_STEP",
+    "PAIRS",
     "PENDING_METRICS",
     "PROVENANCE",
+    "REFERENCE",
     "RENDERER",
     "SESSION",
     "STEP",
@@ -56,7 +60,7 @@ PROVENANCE: Key[dict[str, Any]] = Key(
 SESSION: Key[TrainingClient] = Key("session", "the model under training")
 TOKENIZER: Key[Tokenizer] = Key("tokenizer", "the base model's tokenizer")
 RENDERER: Key[Renderer] = Key("renderer", "turns conversations into tokens")
-EXAMPLES: Key[Sequence[Example]] = Key("examples", "training examples: datum and id")
+EXAMPLES: Key[Sequence[TrainingExample]] = Key("examples", "what batches are made of")
 EVAL_EXAMPLES: Key[Sequence[Example]] = Key("eval_examples", "held-out examples: datum and id")
 EPOCHS: Key[int] = Key("epochs", "number of epochs")
 EPOCH: Key[int] = Key("epoch", "present epoch, from 0")
@@ -82,3 +86,7 @@ LAST_EVALUATION: Key[dict[str, float]] = Key(
 LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
 FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)
 TEACHER: Key[Teacher] = Key("teacher", "the model that a distillation learns from")
+PAIRS: Key[Sequence[PairExample]] = Key("pairs", "training pairs: chosen and rejected")
+EVAL_PAIRS: Key[Sequence[PairExample]] = Key("eval_pairs", "held-out pairs")
+REFERENCE: Key[NDArray[np.float64]] = Key("reference", "reference log-probabilities of the pairs, (P, 2)")
+EVAL_REFERENCE: Key[NDArray[np.float64]] = Key("eval_reference", "the same of the held-out pairs")

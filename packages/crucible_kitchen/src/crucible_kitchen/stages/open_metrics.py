@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from crucible_kitchen.engine.context import StageContext
-from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.in_flight import InFlight, SubmittedStep
+from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.in_flight import InFlight, SubmittedStep, Summarise
 from crucible_kitchen.stages.keys import IN_FLIGHT, TOKENIZER
 from crucible_train.ports import Tokenizer
 from crucible_train.supervised import compute_bpb, compute_mean_nll
@@ -19,30 +20,35 @@ class OpenMetrics(Stage):
     """Open the row of steps in flight, which logs to the metrics store."""
 
     name = "open_metrics"
-    reads = (TOKENIZER,)
+    reads: ClassVar[tuple[Key[Any], ...]] = (TOKENIZER,)
     writes = (IN_FLIGHT,)
     ports = ("metrics_store",)
     setup = True
 
     async def run(self, ctx: StageContext) -> None:
         """Steps still in flight when the run is closed are awaited by the session's own close."""
-        tokenizer, started = ctx.get(TOKENIZER), ctx.seconds()
+        started = ctx.seconds()
+        ctx.set(
+            IN_FLIGHT,
+            InFlight(
+                store=ctx.port("metrics_store"),
+                run_id=ctx.run_id,
+                summarise=self.summary(ctx),
+                seconds=lambda: ctx.seconds() - started,
+                show=ctx.publish_metrics,
+            ),
+        )
+
+    def summary(self, ctx: StageContext) -> Summarise:
+        """What a step's row holds besides what was known when it was submitted."""
+        tokenizer = ctx.get(TOKENIZER)
 
         def summarise(
             step: SubmittedStep, outputs: Sequence[ForwardBackwardOutput], optim: OptimStepOutput
         ) -> Mapping[str, float]:
             return {**step.metrics, **supervised_metrics(step, outputs, tokenizer), **optim.metrics}
 
-        ctx.set(
-            IN_FLIGHT,
-            InFlight(
-                store=ctx.port("metrics_store"),
-                run_id=ctx.run_id,
-                summarise=summarise,
-                seconds=lambda: ctx.seconds() - started,
-                show=ctx.publish_metrics,
-            ),
-        )
+        return summarise
 
 
 def supervised_metrics(

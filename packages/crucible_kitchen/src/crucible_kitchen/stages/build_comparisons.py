@@ -1,0 +1,127 @@
+"""Turn preferences into pairs of datums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from crucible_datasets import example_id
+from crucible_ir import Contract, DataError, DatasetSnapshot, EventType
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.examples import PairExample, total_steps
+from crucible_kitchen.stages.keys import (
+    CUMULATIVE,
+    DATASET,
+    EPOCHS,
+    EVAL_DATASET,
+    EVAL_PAIRS,
+    EXAMPLES,
+    PAIRS,
+    RENDERER,
+    TOTAL_STEPS,
+)
+from crucible_train.preference import Comparison, comparison_from_dict, pair_datums
+from crucible_train.renderers import messages_from_dicts
+
+__all__ = ["BuildComparisons", "BuildComparisonsOptions"]
+
+
+class BuildComparisonsOptions(Contract):
+    """What becomes of rows that cannot be used."""
+
+    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
+    """A pair that cannot be rendered: stop, or leave it out, count it and say so. Ties are always left out."""
+
+
+class BuildComparisons(Stage):
+    """Render, tokenise and weight chosen and rejected completions; decide the number of steps."""
+
+    name = "build_comparisons"
+    reads = (DATASET, EVAL_DATASET, RENDERER)
+    optional_reads = (CUMULATIVE,)
+    writes = (PAIRS, EXAMPLES, EVAL_PAIRS, EPOCHS, TOTAL_STEPS, CUMULATIVE)
+    options_model = BuildComparisonsOptions
+    setup = True
+
+    async def run(self, ctx: StageContext) -> None:
+        """Both completions of a pair are built or neither, so pairs never come apart."""
+        training, held_out = ctx.training, ctx.get(EVAL_DATASET)
+        pairs = self._build(ctx, ctx.get(DATASET), "train")
+        ctx.set(PAIRS, pairs)
+        ctx.set(EXAMPLES, pairs)
+        ctx.set(EVAL_PAIRS, self._build(ctx, held_out, "held_out") if held_out else [])
+        total = total_steps(training, len(pairs))
+        ctx.set(EPOCHS, training.epochs)
+        ctx.set(TOTAL_STEPS, total)
+        ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))
+        ctx.emit(
+            EventType.RUN_PROGRESS,
+            {
+                "total_steps": total,
+                "epochs": training.epochs,
+                "examples": len(pairs),
+                "batch_size": training.batch_size,
+            },
+        )
+
+    def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[PairExample]:
+        pairs, dropped, ties = list[PairExample](), list[str](), 0
+        for number, row in enumerate(snapshot.rows):
+            where = f"{snapshot.ref.id}, row {number} after ordering"
+            try:
+                comparison = comparison_of(row, where=where)
+                if comparison is None:
+                    ties += 1
+                    continue
+                made = pair_datums(comparison, ctx.get(RENDERER), ctx.training.max_length)
+                pairs.append(
+                    PairExample(example_id=example_id(row), chosen=made.chosen, rejected=made.rejected)
+                )
+            except DataError as error:
+                if self.options.on_error == "raise":
+                    raise DataError(
+                        what=str(error), where=where, remedy="mend the row, or set on_error=drop"
+                    ) from error
+                dropped.append(f"{where}: {error}")
+        for count, what in ((ties, "ties"), (len(dropped), "rows that cannot be rendered")):
+            if count:
+                first = {"first": dropped[0]} if dropped and what != "ties" else {}
+                message = f"{count} {what} left out"
+                ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role, **first})
+        if not pairs:
+            raise DataError(
+                what="no pair is left",
+                where=snapshot.ref.id,
+                remedy=dropped[0] if dropped else "give pairs that are not ties",
+            )
+        return pairs
+
+
+def comparison_of(row: Mapping[str, Any], *, where: str) -> Comparison | None:
+    """The row's comparison with the chosen completion as A; None for a tie.
+
+    Rows are ``{prompt, chosen, rejected}`` as the preference mapping makes them, or labelled comparisons.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if "comparison" in row:
+        labeled = comparison_from_dict(row, where=where)
+        if labeled.label == "Tie":
+            return None
+        return labeled.comparison if labeled.label == "A" else labeled.comparison.swap()
+    missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
+    if missing:
+        raise DataError(
+            what=f"the row has no {', '.join(missing)}; it has {', '.join(sorted(row))}",
+            where=where,
+            remedy='say which columns carry them, such as data.mapping={"schema":"preference"}',
+        )
+    prompt, chosen, rejected = (
+        tuple(messages_from_dicts(row[name], where=f"{where}.{name}"))
+        for name in ("prompt", "chosen", "rejected")
+    )
+    return Comparison(prompt_conversation=prompt, completion_a=chosen, completion_b=rejected)

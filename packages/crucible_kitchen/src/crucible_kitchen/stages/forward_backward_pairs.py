@@ -1,0 +1,45 @@
+"""Submit the preference loss of one step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from crucible_ir import Contract
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.keys import BATCH, FORWARD_BACKWARD, REFERENCE, SESSION
+from crucible_train.preference import DpoSettings, dpo_loss
+
+__all__ = ["ForwardBackwardPairs", "PairLossOptions"]
+
+_ITEM: Key[NDArray[np.int64]] = Key("batches_item")
+
+
+class PairLossOptions(Contract):
+    """The preference loss."""
+
+    beta: float = Field(default=0.1, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+
+    def settings(self) -> DpoSettings:
+        """As the training layer takes them."""
+        return DpoSettings(beta=self.beta, label_smoothing=self.label_smoothing, loss=self.loss)
+
+
+class ForwardBackwardPairs(Stage):
+    """Submit the forward and backward pass of this step's pairs under the preference loss."""
+
+    name = "forward_backward_pairs"
+    reads = (SESSION, BATCH, REFERENCE, _ITEM)
+    writes = (FORWARD_BACKWARD,)
+    options_model = PairLossOptions
+
+    async def run(self, ctx: StageContext) -> None:
+        """The loss is a mean over pairs, so a batch is one pass; nothing is awaited here."""
+        loss = dpo_loss(ctx.get(REFERENCE)[ctx.get(_ITEM)], self.options.settings())
+        ctx.set(FORWARD_BACKWARD, [ctx.get(SESSION).forward_backward_custom(ctx.get(BATCH), loss)])
