@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from crucible_ir import ConfigError, DataError
+from crucible_testing.contracts.training import make_datum
 from crucible_torch import LocalBackend
 from crucible_train.losses import LOSSES
 from crucible_train.ports import CustomLoss, TrainingSpec
+from crucible_train.preference import DpoSettings, PairDatums, dpo_loss, interleaved, sequence_logprobs
 from crucible_train.types import AdamParams, Datum, LoraConfig, ModelInput, TensorData
 
 CONFIG: dict[str, dict[str, float]] = {
@@ -130,3 +132,28 @@ def test_what_a_loss_cannot_use_is_named_before_anything_runs(
     )
     with pytest.raises(DataError, match=r"data\[1\].loss_fn_inputs.advantages: .*\(5, 2\)"):
         client.forward_backward([data[0], short], "cispo")
+
+
+def test_preferences_are_learned_through_the_custom_loss(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
+    client = make_client(backend, qwen3, tmp_path)
+    rng = np.random.Generator(np.random.PCG64(6))
+    data = interleaved(
+        PairDatums(
+            chosen=make_datum([*prompt, *rng.integers(3, 300, 4).tolist()], prompt=5),
+            rejected=make_datum([*prompt, *rng.integers(3, 300, 6).tolist()], prompt=5),
+        )
+        for prompt in rng.integers(3, 300, (3, 5)).tolist()
+    )
+    reference = sequence_logprobs(data, client.forward(data).result().logprobs).reshape(-1, 2)
+    loss = dpo_loss(reference, DpoSettings(beta=0.5))
+    found = []
+    for _ in range(4):
+        found.append(client.forward_backward_custom(data, loss).result().metrics)
+        client.optim_step(AdamParams(learning_rate=3e-3)).result()
+    assert found[0]["dpo_loss"] == pytest.approx(np.log(2), abs=1e-4)
+    assert found[0]["num_pairs"] == 3
+    assert found[-1]["dpo_loss"] < found[1]["dpo_loss"] < found[0]["dpo_loss"]
+    assert found[-1]["accuracy"] == 1.0
+    assert found[-1]["margin"] > 0
