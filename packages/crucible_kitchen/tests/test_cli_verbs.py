@@ -121,9 +121,10 @@ def test_a_recipe_runs_with_settings(crucible: Command) -> None:
 def test_an_experiment_file_runs_and_its_progress_goes_to_standard_error(
     crucible: Command, toy: Callable[..., str]
 ) -> None:
-    code, out, err = crucible("run", toy())
+    code, out, err = crucible("run", toy(eval_every=100))
     assert code == 0, err
     assert fact(out, "steps") == "4/4"
+    assert re.match(r"held-out loss .* mean gain .* \(95 %\), ", fact(out, "result"))
     assert fact(out, "report.html").endswith("report.html")
     assert Path(fact(out, "report.md")).is_file()
     assert "load_dataset …" in err

@@ -170,7 +170,7 @@ class BarProgress:
                 facts += f"  {duration(self._rate.seconds_left)} left"
             self._bar.update(self._task, completed=step + 1, description="training", facts=facts)
         for remark in remarks(what, data):
-            self._bar.console.print(f"note: {remark}", markup=False, highlight=False)
+            self._bar.console.print(f"note: {remark}", markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_for(*, quiet: bool) -> Progress | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from crucible_ir import ExitCode, RunRecord, RunState
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.output import print_json, print_line
@@ -28,6 +30,9 @@ def print_outcome(record: RunRecord, crucible: Crucible, *, as_json: bool) -> No
         return
     print_record(record)
     folder = crucible.service.store.open(record.run_id).path
+    gain = _gain(folder) if record.state is RunState.COMPLETED else None
+    if gain:
+        print_line(f"{'result':<12}{gain}")
     for name in ("report.md", "report.html"):
         if (folder / name).is_file():
             print_line(f"{name:<12}{folder / name}")
@@ -37,6 +42,17 @@ def print_outcome(record: RunRecord, crucible: Crucible, *, as_json: bool) -> No
         print_line(f"next        crucible logs {record.run_id} -f")
     else:
         print_line(f"next        crucible show {record.run_id}")
+
+
+def _gain(folder: Path) -> str | None:
+    """What the report says was gained; None for a run that writes no report, which has measured nothing."""
+    if not (folder / "report.md").is_file():
+        return None
+    from crucible_kitchen.reports.facts import held_out_gain
+    from crucible_kitchen.reports.markdown import gain_sentence
+
+    gain = held_out_gain(folder)
+    return gain_sentence(gain) if gain else None
 
 
 def print_record(record: RunRecord) -> None:
