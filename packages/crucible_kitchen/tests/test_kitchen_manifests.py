@@ -55,6 +55,12 @@ def test_offline_is_all_local() -> None:
     }
 
 
+def test_offline_never_asks_the_hub_for_a_model_and_dev_may() -> None:
+    asks = {name: load_manifest(name).ports["training_backend"].options for name in profiles()}
+    assert asks["offline"] == asks["test"] == {"local_files_only": True}
+    assert asks["dev"] == asks["prod"] == {}
+
+
 def test_prod_extends_dev_which_extends_offline() -> None:
     chosen = load_manifest("prod").ports
     assert chosen["metrics_store"].adapter == "sqlite"

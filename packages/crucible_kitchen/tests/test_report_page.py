@@ -207,7 +207,7 @@ def test_a_curve_goes_from_its_first_to_its_last_point() -> None:
     svg = curve([(0, 4.0), (5, 2.0), (10, 1.0)], label="loss")
     (points,) = re.findall(r'points="([^"]*)"', svg)
     pairs = [tuple(map(float, pair.split(","))) for pair in points.split()]
-    assert pairs == [(52.0, 10.0), (252.0, pytest.approx(122.0, abs=1.0)), (452.0, 178.0)]
+    assert pairs == [(64.0, 10.0), (258.0, pytest.approx(122.0, abs=1.0)), (452.0, 178.0)]
     assert svg.count("<circle") == 3
     assert ">4</text>" in svg
     assert ">step 0</text>" in svg

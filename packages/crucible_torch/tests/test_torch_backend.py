@@ -135,10 +135,21 @@ def test_the_digest_is_of_content(backend: LocalBackend, qwen3: Path, tmp_path: 
     assert backend.model_digest(str(other)) != backend.model_digest(str(qwen3))
 
 
+def test_a_model_that_the_hub_does_not_give_says_why_and_what_to_do(
+    make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("nobody/nothing is not there\nfurther lines")
+
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    with pytest.raises(NotFoundError, match=r"from the hub \(nobody/nothing is not there\); .*HF_TOKEN"):
+        make_backend(local_files_only=False).check(spec_for("nobody/nothing", tmp_path))
+
+
 def test_a_missing_model_says_what_to_do(backend: LocalBackend, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no folder .*hub id"):
         backend.check(spec_for(tmp_path / "absent", tmp_path))
-    with pytest.raises(NotFoundError, match=r"nobody/nothing.*HF_TOKEN"):
+    with pytest.raises(NotFoundError, match=r"nobody/nothing.*nor in the .* cache; .*such as dev"):
         backend.check(spec_for("nobody/nothing", tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError, match=r"config\.json"):

@@ -137,6 +137,12 @@ def _from_hub(name: str, filename: str, local_files_only: bool) -> Path:
     try:
         found = cached_file(name, filename, local_files_only=local_files_only)
     except (OSError, ValueError) as error:
+        if local_files_only:
+            raise NotFoundError(
+                what=f"no model {name!r}, neither as a folder nor in the Hugging Face cache",
+                where="base_model",
+                remedy="check the name; to download it, choose a manifest that may, such as dev",
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NotFoundError(
             what=f"no model {name!r}, neither as a folder nor from the hub ({reason})",

@@ -23,11 +23,12 @@ figure { margin: 0; background: var(--box); padding: .6rem } figcaption { font-s
 svg { width: 100%; height: auto } polyline { fill: none; stroke: var(--line); stroke-width: 1.6 }
 circle { fill: var(--line) } svg text { fill: var(--faint); font: 11px system-ui, sans-serif }
 table { border-collapse: collapse; width: 100% } td { padding: .25rem .5rem; border-bottom: 1px solid var(--box);
-  vertical-align: top; overflow-wrap: anywhere } td:first-child { color: var(--faint); white-space: nowrap }
+  vertical-align: top; overflow-wrap: anywhere } td:first-child { color: var(--faint); white-space: nowrap;
+  width: 11rem }
 .sample { background: var(--box); padding: .6rem 1rem; margin: .6rem 0 } .sample b { color: var(--faint) }
 """.strip()
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 200, 52, 22
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 200, 64, 22
 
 
 def curve(points: Sequence[tuple[int, float]], *, label: str) -> str:
