@@ -88,6 +88,12 @@ def test_memory_is_limited_and_a_value_reached_without_it_is_not_trusted(bridge:
     assert (reply.fault, reply.value) == ("memory", None)
 
 
+def test_the_memory_of_the_caller_does_not_count(bridge: MathBridge) -> None:
+    ballast = bytearray(b"x") * (300 << 20)
+    assert bridge.call("echo", {"value": len(ballast)}).result(60).value == 300 << 20
+    assert pid_of(bridge) == pid_of(bridge)
+
+
 def test_a_worker_that_died_while_idle_is_replaced_unseen(bridge: MathBridge) -> None:
     pid = pid_of(bridge)
     os.kill(pid, signal.SIGKILL)

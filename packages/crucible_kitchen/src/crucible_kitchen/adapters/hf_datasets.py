@@ -38,6 +38,8 @@ class HuggingFaceDatasetStore:
         AdapterError: ``datasets`` is not installed.
     """
 
+    required_modules: ClassVar[tuple[str, ...]] = ("datasets",)
+
     def __init__(
         self, *, cache_dir: str | Path | None = None, local: LocalDatasetStore | None = None
     ) -> None:

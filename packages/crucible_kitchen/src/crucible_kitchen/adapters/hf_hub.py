@@ -30,6 +30,8 @@ class HuggingFaceHub:
         AdapterError: ``huggingface_hub`` is not installed.
     """
 
+    required_modules: ClassVar[tuple[str, ...]] = ("huggingface_hub",)
+
     def __init__(self, *, cache_dir: str | Path | None = None, endpoint: str | None = None) -> None:
         if importlib.util.find_spec("huggingface_hub") is None:
             raise missing_sdk(

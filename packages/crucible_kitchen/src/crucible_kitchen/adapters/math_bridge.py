@@ -51,12 +51,13 @@ class _Workers:
 
 
 class MathBridge:
-    """At most ``workers`` processes, started when they are needed and killed when they misbehave.
+    """sympy, pylatexenc and math-verify in worker processes that are killed when they misbehave.
 
-    Each is started with ``python -m``, speaks JSON over pipes, sees no secrets of the environment, may take
-    ``memory_mb`` megabytes (RLIMIT_AS) and is replaced after ``calls_per_worker`` calls. A call that runs longer than
-    ``timeout_s`` seconds ends with SIGKILL of its process. ``functions`` lists what may be called
-    (name: ``module:function``, keyword arguments and result JSON). Needs Linux for the memory limit.
+    At most ``workers`` processes, started with ``python -m`` when they are needed. They speak JSON over pipes, see no
+    secrets of the environment, may take ``memory_mb`` megabytes (RLIMIT_AS) and are replaced after
+    ``calls_per_worker`` calls. A call that runs longer than ``timeout_s`` seconds ends with SIGKILL of its process.
+    ``functions`` lists what may be called (name: ``module:function``; keyword arguments and result are JSON). Needs
+    Linux for the memory limit.
 
     Raises:
         AdapterError: a package of the extra ``math`` is not installed.

@@ -124,7 +124,6 @@ def math_verify(*, answer: str, gold: str, strict: bool = True) -> dict[str, str
     math-verify reads by dropping part of an expression is not judged.
     """
     _EXHAUSTED.clear()
-    mv_parser.extract_latex.cache_clear()
     golds, answers = _expressions(gold), _expressions(answer)
     if not golds or all(isinstance(found, str) for found in golds):
         return _said("cannot_judge", "the gold answer cannot be read as mathematics")

@@ -12,7 +12,10 @@ __all__ = ["NoopBridge"]
 
 
 class NoopBridge:
-    """For a machine without the extra ``math``: graders over it judge what pure code can, and nothing else."""
+    """Runs no function and says so; for a machine without the extra ``math``.
+
+    Graders over it judge what pure code can, and cannot judge the rest.
+    """
 
     def __init__(self) -> None:
         self._closed = False

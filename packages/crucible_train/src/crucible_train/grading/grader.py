@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from crucible_ir import ConfigError, nearest
@@ -77,6 +77,14 @@ class MathGrader:
         if answer is None:
             return self._counted(_said("format", Verdict.INCORRECT, "there is no \\boxed{} in the response"))
         return await self.grade(answer, gold)
+
+    def for_gold(self, gold: str) -> Callable[[str], Awaitable[Verdict]]:
+        """The verdict on a whole response to the problem whose gold answer this is, as a problem asks for it."""
+
+        async def judge(response: str) -> Verdict:
+            return (await self.grade_response(response, gold)).verdict
+
+        return judge
 
     async def grade(self, answer: str, gold: str) -> Grade:
         """The grade of ``answer``, which is the bare answer or a text that holds one, against ``gold``."""
