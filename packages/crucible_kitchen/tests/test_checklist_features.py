@@ -74,6 +74,7 @@ def test_k01_the_supervised_workflow_has_these_stages_in_this_order() -> None:
         "load_dataset",
         "init_session",
         "init_tokenizer",
+        "capture_environment",
         "build_datums",
         "open_metrics",
         "sample_before",
@@ -234,7 +235,10 @@ def test_k19_a_registered_model_says_how_it_was_trained_and_how_far(
     assert known["training"] == experiment.training.model_dump(mode="json")
     assert known["workflow"] == experiment.workflow
     assert "test/nll" in known["metrics"]
-    assert set(known["provenance"]) == {"dataset", "eval_dataset", "model", "tokenizer", "renderer"}
+    assert set(known["provenance"]) == {
+        *("dataset", "eval_dataset", "model", "tokenizer", "renderer"),
+        *("backend", "code", "environment"),
+    }
 
 
 # --- defects that are not carried over ---------------------------------------------------------------------

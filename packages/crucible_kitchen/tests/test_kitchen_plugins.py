@@ -223,3 +223,12 @@ def test_installed_stages_are_loaded_once_and_checked(probe: Path, package: Call
     assert stages.get("probe_turn") is stages.get("probe_turn")
     with pytest.raises(AdapterError, match="'odd' of not-a-stage is not a subclass of Stage"):
         stages.get("odd")
+
+
+def test_an_sdk_that_an_adapter_imports_late_is_missed_before_the_adapter_is_made(
+    package: Callable[..., Path],
+) -> None:
+    late = STORE + "\nclass Late(Store):\n    required_modules = ('json', 'sdk_that_is_absent')\n"
+    package("late-store", {"late_store.py": late}, entry("late = late_store:Late"))
+    with pytest.raises(AdapterError, match="'late' of late-store needs the module 'sdk_that_is_absent'"):
+        load_adapter("metrics_store", "late")

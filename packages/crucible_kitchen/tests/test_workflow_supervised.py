@@ -193,7 +193,10 @@ def test_the_model_knows_what_it_was_made_from(crucible: Crucible, tmp_path: Pat
     kinds = [parent.partition(":")[0] for parent in model["parents"]]
     assert kinds == ["checkpoint", "model", "dataset"]
     provenance = model["metadata"]["provenance"]
-    assert set(provenance) == {"dataset", "eval_dataset", "model", "tokenizer", "renderer"}
+    assert set(provenance) == {
+        *("dataset", "eval_dataset", "model", "tokenizer", "renderer"),
+        *("backend", "code", "environment"),
+    }
     assert provenance["dataset"]["digest"].startswith("sha256:")
     assert model["metadata"]["steps"] == 4
     assert model["metadata"]["metrics"]["test/nll"] == rows_of(crucible, record)[-1][1]["test/nll"]

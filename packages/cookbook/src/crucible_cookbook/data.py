@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from crucible_ir import Contract, DatasetRef
+from crucible_ir import ConfigError, Contract, DatasetRef
 
 __all__ = [
     "BUNDLED",
@@ -16,6 +16,7 @@ __all__ = [
     "NO_ROBOTS",
     "ConversationData",
     "PreferenceData",
+    "existing",
     "located",
 ]
 
@@ -112,5 +113,22 @@ def located(path: str, bundled: str) -> str:
         from crucible_cookbook.bundled import bundled_data
 
         return str(bundled_data(f"{bundled}.jsonl"))
-    here = Path(path).expanduser()
-    return str(here.resolve()) if here.exists() else path
+    here = existing(path, where="data.path")
+    return path if here is None else str(here)
+
+
+def existing(path: str, *, where: str) -> Path | None:
+    """The absolute path when ``path`` is a file or folder here, else None.
+
+    Raises:
+        ConfigError: it can be no path and no hub id (an unknown user, a name that is too long).
+    """
+    try:
+        here = Path(path).expanduser()
+        return here.resolve() if here.exists() else None
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = path if len(path) <= 60 else f"{path[:57]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            what=f"{shown!r} is no usable path ({reason})", where=where, remedy="check it"
+        ) from error

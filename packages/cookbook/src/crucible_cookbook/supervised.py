@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from crucible_cookbook.bundled import bundled_model
-from crucible_cookbook.data import BUNDLED, BUNDLED_RENDERER, ConversationData
+from crucible_cookbook.data import BUNDLED, BUNDLED_RENDERER, ConversationData, existing
 from crucible_ir import (
     Contract,
     Experiment,
@@ -97,8 +96,8 @@ def model_ref(model: str) -> ModelRef:
     """The model that a recipe's ``model`` names: bundled, a folder here, or a hub id."""
     if model == BUNDLED:
         return ModelRef(id=BUNDLED, uri=str(bundled_model()))
-    here = Path(model).expanduser()
-    return ModelRef(id=model, uri=str(here.resolve()) if here.exists() else None)
+    here = existing(model, where="model")
+    return ModelRef(id=model, uri=None if here is None else str(here))
 
 
 def renderer_of(model: str, chosen: str | None) -> str | None:

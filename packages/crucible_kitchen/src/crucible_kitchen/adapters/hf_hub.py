@@ -7,7 +7,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crucible_ir import IntegrityError
 from crucible_kitchen.adapters.hf_client import HubErrors, NoProgressBars, hub_token, missing_sdk

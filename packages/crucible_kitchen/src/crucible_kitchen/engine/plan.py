@@ -261,6 +261,7 @@ def compile_plan(experiment: Experiment, ports: Ports, catalog: StageCatalog) ->
     compiler = _Compiler(
         experiment=experiment, ports=ports, catalog=catalog, names=frozenset(catalog.names())
     )
+    compiler.problems += _unserved(experiment)
     nodes = compiler.sequence(experiment.pipeline, "pipeline", set())
     prepared: dict[str, Any] = {}
     problems, errors = compiler.problems, list[CrucibleError]()
@@ -269,6 +270,21 @@ def compile_plan(experiment: Experiment, ports: Ports, catalog: StageCatalog) ->
         _collect(lambda p=planned, c=context: p.stage.check(c), problems, errors)  # type: ignore[misc]
     _raise_all(problems, errors)
     return Plan(experiment=experiment, nodes=nodes, prepared=prepared)
+
+
+def _unserved(experiment: Experiment) -> list[Problem]:
+    """Settings that an experiment may carry and no part of this version acts on: refused, never ignored."""
+    training = experiment.training
+    given = {
+        "outputs": bool(experiment.outputs),
+        "reliability": experiment.reliability is not None,
+        "training.options": training is not None and bool(training.options),
+    }
+    return [
+        Problem(path=path, message="nothing acts on it in this version", remedy="leave it out")
+        for path, there in given.items()
+        if there
+    ]
 
 
 def _collect(

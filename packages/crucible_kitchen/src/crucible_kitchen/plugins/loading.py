@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
@@ -105,18 +105,26 @@ def require_fit(plugin: Plugin, port: str, adapter: object) -> None:
         )
 
 
+def _require_modules(plugin: Plugin, adapter: type) -> None:
+    """An adapter may name the SDKs that it imports late in ``required_modules``; looked for without importing them."""
+    for module in getattr(adapter, "required_modules", ()):
+        if importlib.util.find_spec(module) is None:
+            raise missing_module(plugin, ModuleNotFoundError(name=module))
+
+
 def load_adapter(port: str, name: str) -> tuple[Plugin, Any]:
     """The adapter ``name`` of ``port`` as its class or factory, with the plugin it came from.
 
     A class is checked against the port here; what a factory function makes is checked when it is made.
 
     Raises:
-        AdapterError: unknown, owned twice, not importable, or not fitting the port.
+        AdapterError: unknown, owned twice, not importable, without a module it needs, or not fitting the port.
     """
     plugin = find(group_of(port).group, name)
     factory = load(plugin)
     if isinstance(factory, type):
         require_fit(plugin, port, factory)
+        _require_modules(plugin, factory)
     elif not callable(factory):
         raise _says(plugin, "is neither a class nor a function", "name a class or a function that makes one")
     return plugin, factory

@@ -48,6 +48,15 @@ def identity_rows(facts: ReportFacts) -> list[tuple[str, str]]:
         if part:
             label = part.get("id") or part.get("name") or ""
             rows.append((name, f"{label} {part.get('digest', '')}".strip()))
+    for name, part in (
+        ("code", "revision"),
+        ("code", "patch"),
+        ("environment", "digest"),
+        ("backend", "name"),
+    ):
+        value = (provenance.get(name) or {}).get(part)
+        if value:
+            rows.append((name if part != "patch" else "uncommitted changes", str(value)))
     if facts.weights:
         rows.append(("weights", f"{facts.weights['path']} {facts.weights.get('digest') or ''}".strip()))
     rows.append(("seed", str(experiment.seed)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from crucible_datasets import example_id
-from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Row
-from crucible_kitchen.engine.context import StageContext
+from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem, Row
+from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.examples import Example, total_steps
 from crucible_kitchen.stages.keys import (
@@ -49,6 +49,19 @@ class BuildDatums(Stage):
     writes = (EXAMPLES, EVAL_EXAMPLES, EPOCHS, TOTAL_STEPS, CUMULATIVE)
     options_model = BuildDatumsOptions
     setup = True
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """The loss is one for which conversations hold all that it needs."""
+        training = plan.experiment.training
+        if training is None or training.loss == "cross_entropy":
+            return []
+        return [
+            Problem(
+                path="training.loss",
+                message=f"{training.loss!r} needs sampled log-probabilities, which conversations do not hold",
+                remedy="use cross_entropy here",
+            )
+        ]
 
     async def run(self, ctx: StageContext) -> None:
         """Training examples, held-out examples, and T, which schedules need before the loop."""

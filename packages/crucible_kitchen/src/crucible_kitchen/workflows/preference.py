@@ -53,6 +53,7 @@ def preference(options: PreferenceOptions) -> tuple[PipelineNode, ...]:
         StageDef(name="load_dataset"),
         StageDef(name="init_session"),
         StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
+        StageDef(name="capture_environment"),
         StageDef(name="build_comparisons", options={"on_error": options.on_error}),
         StageDef(name="compute_reference_logprobs", options=scoring),
         StageDef(name="open_pair_metrics"),

@@ -38,6 +38,7 @@ def opening(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
         StageDef(name="load_dataset"),
         StageDef(name="init_session"),
         StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
+        StageDef(name="capture_environment"),
     )
 
 
