@@ -90,7 +90,9 @@ def test_the_doctor_names_what_is_wrong(
     found = {check.name: check for check in report.checks}
     assert not report.ok
     assert "jsonl in crucible.metrics_store" in found["plugins"].detail
-    assert "sdk_absent" in found[f"manifest {path}: blob_store"].detail
+    sick = found[f"manifest {path}: blob_store"]
+    assert sick.detail.endswith("needs the module 'sdk_absent', which is not installed")
+    assert sick.remedy == "pip install sdk-absent, or choose another adapter"
     assert "run_1_00000000" in found["runs"].detail
     assert not checks(crucible, "offline")["manifest offline"].ok
 

@@ -118,7 +118,7 @@ class LocalDatasetStore:
             raise ConfigError(
                 what=f"{ref.id!r} is no file or folder here, and the local store reads no hub",
                 where="dataset.id",
-                remedy="check the path, or choose dataset_store = 'huggingface' for a hub id",
+                remedy="check the path, or choose dataset_store = 'huggingface' for a hub id (the manifest dev has it)",
             )
         if ref.source == "store":
             raise ConfigError(

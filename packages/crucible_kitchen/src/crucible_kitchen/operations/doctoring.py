@@ -151,17 +151,22 @@ def _adapters(service: Service, manifest: str) -> list[Check]:
         chosen = load_manifest(manifest)
         ManifestPorts(chosen, home=service.home.root, environ=service.environ).check()
     except CrucibleError as error:
-        return [Check(name=name, ok=False, detail=str(error), remedy=error.remedy)]
+        return [Check(name=name, ok=False, detail=_fault(error), remedy=error.remedy)]
     checks = []
     for port, choice in chosen.ports.items():
         try:
             plugin, _ = load_adapter(port, choice.adapter)
         except CrucibleError as error:
-            checks.append(Check(name=f"{name}: {port}", ok=False, detail=str(error), remedy=error.remedy))
+            checks.append(Check(name=f"{name}: {port}", ok=False, detail=_fault(error), remedy=error.remedy))
         else:
             detail = f"{choice.adapter} of {plugin.package} {version(plugin.package)}"
             checks.append(Check(name=f"{name}: {port}", ok=True, detail=detail))
     return checks
+
+
+def _fault(error: CrucibleError) -> str:
+    """The message without its remedy, which stands on a line of its own."""
+    return str(error).removesuffix(f"; {error.remedy}")
 
 
 def _credentials(service: Service) -> Check:
