@@ -67,6 +67,7 @@ def read_rows(
         raise ConfigError(
             what="Parquet is read by the Hugging Face dataset store",
             where="format",
-            remedy="choose dataset_store = 'huggingface' (the manifest dev has it; pip install 'crucible-kitchen[datasets]')",
+            remedy="choose dataset_store = 'huggingface', as the manifest dev does "
+            "(pip install 'crucible-kitchen[datasets]')",
         )
     return _READERS[format_name](path, max_line_bytes=max_line_bytes)
