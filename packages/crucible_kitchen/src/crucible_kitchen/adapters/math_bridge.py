@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from crucible_ir import ConfigError, ConflictError, DataError, NotFoundError, Problem, nearest
 from crucible_ir.contract import JsonValue
@@ -63,6 +64,8 @@ class MathBridge:
         AdapterError: a package of the extra ``math`` is not installed.
         ConfigError: a limit is not positive.
     """
+
+    required_modules: ClassVar[tuple[str, ...]] = tuple(_PACKAGES)
 
     def __init__(
         self,
