@@ -105,6 +105,21 @@ def test_a_started_run_is_not_started_again(home: Path, experiment: Make) -> Non
         executor(home).resume(run)
 
 
+def test_adapters_that_were_prepared_for_a_refused_start_are_closed(home: Path, experiment: Make) -> None:
+    run = created(home, experiment())
+    executor(home).start(run)
+    prepared = executor(home).prepare(run.experiment(), run.manifest())
+    closed: list[str] = []
+
+    async def aclose() -> None:
+        closed.append("ports")
+
+    object.__setattr__(prepared.ports, "aclose", aclose)
+    with pytest.raises(ConflictError):
+        executor(home).start(run, prepared)
+    assert closed == ["ports"]
+
+
 def test_a_failure_is_written_down_and_resumed_from_the_last_checkpoint(home: Path, experiment: Make) -> None:
     run = created(home, experiment(fail_at=3))
     with pytest.raises(TrainError, match="broke with no key"):

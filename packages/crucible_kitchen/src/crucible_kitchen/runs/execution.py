@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from crucible_ir import ConflictError, CrucibleError, Experiment, RunRecord, RunState
+from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.manifests.credentials import redactor_for, scrub
 from crucible_kitchen.manifests.manifest import Manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
@@ -125,13 +126,19 @@ class RunExecutor:
         manifest = run.manifest()
         redactor = redactor_for(self._environ, manifest)
         run = RunFolder(run.path, replace(run.settings, redact=redactor))
-        with run.lease() as lease:
-            attempt = Attempt(run=run, lease=lease, source=admit(), listeners=self._listeners)
-            try:
-                ending = attempt.run(lambda: prepared or self._prepared(run, manifest), self._the_engine)
-                attempt.write(ending)
-            finally:
-                attempt.close()
+        unused = prepared
+        try:
+            with run.lease() as lease:
+                attempt = Attempt(run=run, lease=lease, source=admit(), listeners=self._listeners)
+                unused = None
+                try:
+                    ending = attempt.run(lambda: prepared or self._prepared(run, manifest), self._the_engine)
+                    attempt.write(ending)
+                finally:
+                    attempt.close()
+        finally:
+            if unused is not None:
+                run_to_end(unused.ports.aclose)
         if isinstance(ending.error, CrucibleError):
             scrub(ending.error, redactor)
         if ending.error is not None:
