@@ -78,6 +78,18 @@ def test_no_text_breaks_the_extraction(text: str) -> None:
         assert found is None or isinstance(found, str)
 
 
-def test_a_long_row_of_braces_is_read_in_one_pass() -> None:
-    depth = 100_000
-    assert boxed_answer("{" * depth + "}" * depth + "\\boxed{1}") == "1"
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "{" * 100_000 + "}" * 100_000,
+        "\\" * 200_000,
+        "\\boxed{" * 50_000,
+        "\\boxed " * 50_000,
+        "####\n" * 50_000,
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_long_senseless_response_is_read_in_one_pass(noise: str) -> None:
+    assert boxed_answer(f"{noise}\n\\boxed{{1}}") == "1"
+    assert cookbook_boxed_answer(f"{noise}\n\\boxed{{1}}") == "1"
+    assert gsm8k_answer(f"{noise}\n#### 1") == "1"

@@ -59,7 +59,7 @@ def gsm8k_answer(text: str) -> str | None:
 
 def _braces(text: str) -> Iterator[int]:
     """Places of the braces that are not escaped (an odd number of backslashes escapes)."""
-    for match in re.finditer(r"(\\*)[{}]", text):
+    for match in re.finditer(r"(?<!\\)(\\*)[{}]", text):
         if len(match[1]) % 2 == 0:
             yield match.end() - 1
 
