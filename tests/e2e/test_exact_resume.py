@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,18 +14,31 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+KILLS = int(os.environ.get("CRUCIBLE_KILLS", "5"))
+"""How often a run is killed; more by `make prove`."""
 
-def wait_for_rows(run_dir: Path, count: int, process: subprocess.Popen[str]) -> bool:
-    """Wait until the run has logged ``count`` rows; False when it ended first."""
-    path = run_dir / "metrics.jsonl"
+
+def wait_for(true: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
+    """Wait until ``true()``; False when the process ended first."""
     while process.poll() is None:
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
+        if true():
             return True
         try:
             process.wait(timeout=0.005)
         except subprocess.TimeoutExpired:
             continue
     return False
+
+
+def wait_for_rows(run_dir: Path, count: int, process: subprocess.Popen[str]) -> bool:
+    """Wait until the run has logged ``count`` rows; False when it ended first."""
+    path = run_dir / "metrics.jsonl"
+    return wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, process)
+
+
+def resumes(run_dir: Path) -> int:
+    """How often the run went on."""
+    return (run_dir / "events.jsonl").read_bytes().count(b'"run.resumed"')
 
 
 def wait_for_run(home: Path, process: subprocess.Popen[str]) -> Path:
@@ -52,7 +66,7 @@ def test_the_same_config_twice_gives_the_same_metrics_and_weights(
     assert weights(first) == weights(second)
 
 
-def test_a_run_killed_at_five_random_steps_ends_like_an_uninterrupted_one(
+def test_a_run_killed_at_random_steps_ends_like_an_uninterrupted_one(
     crucible: Any,
     small: tuple[str, ...],
     rows: Callable[[Path], Any],
@@ -65,12 +79,11 @@ def test_a_run_killed_at_five_random_steps_ends_like_an_uninterrupted_one(
     (whole,) = crucible.run_dirs()
 
     crucible.home = tmp_path / "killed"
-    points = sorted(
-        int(p) for p in np.random.default_rng(20261120).choice(np.arange(1, 12), size=5, replace=False)
-    )
+    points = sorted(int(p) for p in np.random.default_rng(20261120).integers(1, 12, size=KILLS))
     process = crucible.start("run", "sl_basic", *settings, "-q")
     run_dir = wait_for_run(crucible.home, process)
-    for point in points:
+    for kills, point in enumerate(points):
+        assert wait_for(lambda times=kills: resumes(run_dir) == times, process), process.communicate()[1]
         assert wait_for_rows(run_dir, point, process), process.communicate()[1]
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -79,8 +92,7 @@ def test_a_run_killed_at_five_random_steps_ends_like_an_uninterrupted_one(
     assert process.returncode == 0, err
     assert rows(run_dir) == rows(whole)
     assert weights(run_dir) == weights(whole)
-    events = (run_dir / "events.jsonl").read_text()
-    assert events.count('"run.resumed"') == 5
+    assert resumes(run_dir) == KILLS
 
 
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(
