@@ -119,6 +119,7 @@ def test_the_console_script_exits_with_the_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["crucible", "nosuchverb"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     with pytest.raises(SystemExit) as caught:
         entry()
     assert caught.value.code == ExitCode.USAGE
@@ -238,3 +239,16 @@ def test_a_table_on_a_terminal_shows_the_same_cells_literally(
 def test_an_empty_table_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("name",), [], empty="nothing here")
     assert capsys.readouterr().out == "nothing here\n"
+
+
+@pytest.mark.parametrize(("given", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_the_cores_to_others_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, then: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(sys, "argv", ["crucible", "--version"])
+    with pytest.raises(SystemExit):
+        entry()
+    assert os.environ["OMP_WAIT_POLICY"] == then
