@@ -95,6 +95,7 @@ def _tell(record: RunRecord, gain: Gain | None, samples: list[SamplePair], repor
         print_line(f"  before  {_short(sample.before or '')}")
         print_line(f"  after   {_short(sample.after)}")
         print_line()
+    print_line("note    it learned how Pip talks; a model this small does not learn sums from it")
     print_line(f"result  {gain_sentence(gain) if gain else 'no held-out comparison'}")
     print_line(f"run     {record.run_id}")
     print_line(f"report  {report}")

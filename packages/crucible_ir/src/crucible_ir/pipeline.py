@@ -58,7 +58,7 @@ class StageDef(Contract):
 
 
 class LoopDef(Contract):
-    """Run ``body`` once per item of the state key ``over`` (a count or a sequence).
+    """Run ``body`` once per item of the state key ``over``: a count, a sequence, or any iterable, read lazily.
 
     Each turn writes ``<name>_index`` and ``<name>_item`` to the state.
     """
@@ -66,6 +66,10 @@ class LoopDef(Contract):
     kind: Literal["loop"] = "loop"
     name: str = Field(min_length=1)
     over: str = Field(min_length=1)
+    until: str | None = None
+    """State key that ends the loop once it is true after a turn; how a loop over an endless iterable ends."""
+    prefetch: int | None = Field(default=None, ge=0)
+    """Items of an iterable that may wait, pulled while a turn runs; None pulls each when its turn comes."""
     body: tuple[PipelineNode, ...] = Field(min_length=1)
 
 

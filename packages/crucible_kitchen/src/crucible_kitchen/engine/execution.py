@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from crucible_kitchen.engine.plan import (
 )
 from crucible_kitchen.engine.scope import Outcome, RunScope
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.engine.streaming import each_item
 from crucible_kitchen.engine.timing import StageTimes
 
 __all__ = ["CANCEL_POLL_S", "describe", "execute"]
@@ -170,31 +171,41 @@ class _Walk:
                 await self._parallel(node, at)
 
     async def _loop(self, loop: PlannedLoop, at: Cursor, resume: Cursor | None) -> None:
-        items = self._items(loop)
         first = resume[0] if resume else 0
         rest = resume[1:] if resume else None
+
+        async def turn(index: int, item: Any) -> bool:
+            nonlocal rest
+            self.state.values[f"{loop.node.name}_index"] = index
+            self.state.values[f"{loop.node.name}_item"] = item
+            inside, rest = rest, None
+            await self.sequence(loop.body, (*at, index), inside)
+            return loop.node.until is None or not self.state.values[loop.node.until]
+
+        items = self._items(loop)
         self.depth += 1
         try:
-            for turn in range(first, len(items)):
-                self.state.values[f"{loop.node.name}_index"] = turn
-                self.state.values[f"{loop.node.name}_item"] = items[turn]
-                await self.sequence(loop.body, (*at, turn), rest)
-                rest = None
+            if isinstance(items, Sequence):
+                for index in range(first, len(items)):
+                    if not await turn(index, items[index]):
+                        break
+            else:
+                await each_item(items, turn, first=first, prefetch=loop.node.prefetch or 0)
         finally:
             self.depth -= 1
             if self.depth == 0:
                 self.times.report(self._emit)
 
-    def _items(self, loop: PlannedLoop) -> Sequence[Any]:
+    def _items(self, loop: PlannedLoop) -> Sequence[Any] | Iterable[Any] | AsyncIterable[Any]:
         value = self.state.values[loop.node.over]
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return range(value)
-        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes | Mapping):
             return value
         raise ConfigError(
             what=f"loop {loop.node.name!r} goes over {loop.node.over!r} = {value!r}",
             where=loop.node.name,
-            remedy="let the stage that writes it give a count ≥ 0 or a sequence",
+            remedy="let the stage that writes it give a count ≥ 0, a sequence or an iterable",
         )
 
     async def _parallel(self, node: PlannedParallel, at: Cursor) -> None:

@@ -140,7 +140,10 @@ class _Compiler:
             case LoopDef():
                 self._needs(node.over, f"{path}.over", known)
                 inside = known | {f"{node.name}_index", f"{node.name}_item"}
-                return PlannedLoop(node=node, body=self.sequence(node.body, f"{path}.body", inside))
+                body = self.sequence(node.body, f"{path}.body", inside)
+                if node.until is not None:
+                    self._needs(node.until, f"{path}.until", inside)
+                return PlannedLoop(node=node, body=body)
             case IfDef():
                 self._needs(node.when, f"{path}.when", known)
                 yes, no = set(known), set(known)

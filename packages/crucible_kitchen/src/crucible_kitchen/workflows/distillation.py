@@ -26,7 +26,7 @@ class DistillationOptions(SupervisedOptions):
 
 
 def distillation(options: DistillationOptions) -> tuple[PipelineNode, ...]:
-    """The nodes of the workflow, in order."""
+    """Off-policy distillation: a teacher answers once, the student learns its answers."""
     teacher = {
         "model": options.teacher,
         "weights": options.teacher_weights,

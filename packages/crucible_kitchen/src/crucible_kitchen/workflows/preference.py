@@ -28,7 +28,7 @@ class PreferenceOptions(Contract):
 
 
 def preference(options: PreferenceOptions) -> tuple[PipelineNode, ...]:
-    """The nodes of the workflow, in order."""
+    """Preference optimisation on pairs of completions, with held-out accuracy."""
     loss: dict[str, Any] = {
         "beta": options.beta,
         "label_smoothing": options.label_smoothing,

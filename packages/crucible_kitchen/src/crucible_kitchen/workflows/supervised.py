@@ -28,7 +28,7 @@ class SupervisedOptions(Contract):
 
 
 def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
-    """The nodes of the workflow, in order."""
+    """Supervised fine-tuning on conversations, with held-out loss."""
     return (*opening(options), *training(options))
 
 
