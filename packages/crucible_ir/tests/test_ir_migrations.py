@@ -12,7 +12,7 @@ from crucible_ir.migrations import current_version, migrate, register
 
 GOLDEN = Path(__file__).parent / "golden" / "experiment_v1.json"
 GOLDEN_CONFIG_DIGEST = "sha256:0ba24069a00ec82f1ff8c8649d22a70d6c4ae62e33b1d6d8d9dd46ee7576d053"
-GOLDEN_CONTENT_DIGEST = "sha256:8c672a5ff37267375e83d541f56fd6aaf09c3bf482cd59fdd8bdbb649c75aa73"
+GOLDEN_CONTENT_DIGEST = "sha256:620b7d038ebb7b457348444bb4b50d99df64dc66765da07a555adde5e53f243a"
 
 
 class Thing(Contract):

@@ -76,8 +76,11 @@ class Contract(BaseModel):
 
     @property
     def content_digest(self) -> str:
-        """Digest of the canonical JSON of all fields."""
-        return digest_of(self)
+        """Digest of the canonical JSON of all fields that are not None.
+
+        An optional field that is added later leaves the digests of stored values as they are.
+        """
+        return digest_of(self.model_dump(exclude_none=True))
 
     def canonical(self) -> str:
         """Canonical JSON of all fields."""
