@@ -252,3 +252,18 @@ def test_waiting_threads_leave_the_cores_to_others_unless_asked_otherwise(
     with pytest.raises(SystemExit):
         entry()
     assert os.environ["OMP_WAIT_POLICY"] == then
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("runs", "--limit", "0"), "--limit"), (("show",), "run_id"), (("runs", "--limt", "3"), "--limt")],
+)
+def test_words_that_cannot_be_parsed_are_told_as_json_too(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    error = json.loads(err)["error"]
+    assert told in error["what"]
+    assert f"crucible {words[0]} --help" in error["remedy"]

@@ -133,7 +133,22 @@ def _call(plugin: Plugin, words: list[str]) -> int:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command(plugin.name)(called)
     try:
-        app(args=words, prog_name=f"crucible {plugin.name}")
+        app(args=words, prog_name=f"crucible {plugin.name}", standalone_mode="--json" not in words)
     except SystemExit as stop:
         return codes[0] if codes else int(stop.code or 0)
+    except Exception as error:
+        told = _usage_error(plugin.name, error)
+        if told is None:
+            raise
+        raise told from None
     return codes[0] if codes else 0
+
+
+def _usage_error(verb: str, error: Exception) -> Exception | None:
+    """Our own error for words that typer cannot parse; its error classes differ between its versions."""
+    from crucible_ir import ConfigError
+
+    tell = getattr(error, "format_message", None)
+    if tell is None:
+        return None
+    return ConfigError(what=str(tell()), where=verb, remedy=f"crucible {verb} --help shows the options")
