@@ -153,7 +153,7 @@ def test_an_sdk_that_is_not_installed_is_named_with_the_remedy(crucible: Any, tm
     words = ("run", "sl_basic", "model=tiny", "data.path=some/dataset", "batch_size=8", "-m", "dev")
     process = crucible.start(*words, path=hidden)
     _, err = process.communicate()
-    assert process.returncode == ExitCode.ADAPTER
+    assert process.returncode == ExitCode.ADAPTER, err
     assert "'huggingface' of crucible-kitchen" in err
     assert "datasets" in err
     assert "pip install 'crucible-kitchen[datasets]'" in err

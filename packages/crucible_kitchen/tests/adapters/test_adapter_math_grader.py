@@ -64,14 +64,15 @@ def test_an_answer_that_hangs_its_grader_cannot_be_judged_and_the_next_one_can(
     [("cookbook_exact", "(x+y+1)**2000"), ("careful", "2^{9999999999}+1")],
 )
 def test_an_answer_that_exhausts_memory_cannot_be_judged(rules: GradingRules, answer: str) -> None:
-    bridge = MathBridge(workers=1, memory_mb=192)
+    bridge = MathBridge(workers=1, memory_mb=512)
     grader = MathGrader(bridge, rules=rules, timeout_s=60)
     result = grade(grader, answer, "x+2")
     again = grade(grader, "y+1", "1+y")
     asyncio.run(bridge.close())
     assert result.verdict is Verdict.CANNOT_JUDGE
-    assert "memory" in result.reason
-    assert grader.faults == {"memory": 1}
+    assert set(grader.faults) <= {"memory", "crash"}  # where the last allocation failed decides which
+    assert sum(grader.faults.values()) == 1
+    assert grader.verdicts[Verdict.INCORRECT] == 0
     assert again.verdict is Verdict.CORRECT
 
 

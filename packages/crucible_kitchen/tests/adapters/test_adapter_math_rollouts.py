@@ -30,7 +30,7 @@ EXHAUSTS = "(x+y+1)^{2000}"
 
 @pytest.fixture
 def bridge() -> Iterator[MathBridge]:
-    made = MathBridge(workers=1, memory_mb=192)
+    made = MathBridge(workers=1, memory_mb=512)
     yield made
     asyncio.run(made.close())
 

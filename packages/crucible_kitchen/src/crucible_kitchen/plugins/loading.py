@@ -105,10 +105,17 @@ def require_fit(plugin: Plugin, port: str, adapter: object) -> None:
         )
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # its parent is missing, or a finder refuses it
+        return False
+
+
 def _require_modules(plugin: Plugin, adapter: type) -> None:
     """An adapter may name the SDKs that it imports late in ``required_modules``; looked for without importing them."""
     for module in getattr(adapter, "required_modules", ()):
-        if importlib.util.find_spec(module) is None:
+        if not _is_installed(module):
             raise missing_module(plugin, ModuleNotFoundError(name=module))
 
 
