@@ -111,9 +111,9 @@ def no_robots_files() -> dict[str, bytes]:
     }
 
 
-def tulu3_files(*, parts: int = 2) -> dict[str, bytes]:
-    """Files of the fixture repository allenai/tulu-3-sft-mixture: 200 rows in ``parts`` files."""
-    rows = tulu3_rows()
+def tulu3_files(*, parts: int = 2, count: int = 200) -> dict[str, bytes]:
+    """Files of the fixture repository allenai/tulu-3-sft-mixture: ``count`` rows in ``parts`` files."""
+    rows = tulu3_rows(count=count)
     size = -(-len(rows) // parts)
     files = {
         f"data/train-{part:05d}-of-{parts:05d}.parquet": parquet_bytes(rows[part * size : (part + 1) * size])
