@@ -11,7 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.examples import PairExample, total_steps
+from crucible_kitchen.stages.examples import PairExample
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     DATASET,
@@ -23,6 +23,7 @@ from crucible_kitchen.stages.keys import (
     RENDERER,
     TOTAL_STEPS,
 )
+from crucible_kitchen.stages.step_plan import plan_steps
 from crucible_train.preference import Comparison, comparison_from_dict, pair_datums
 from crucible_train.renderers import messages_from_dicts
 
@@ -48,24 +49,12 @@ class BuildComparisons(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Both completions of a pair are built or neither, so pairs never come apart."""
-        training, held_out = ctx.training, ctx.get(EVAL_DATASET)
+        held_out = ctx.get(EVAL_DATASET)
         pairs = self._build(ctx, ctx.get(DATASET), "train")
         ctx.set(PAIRS, pairs)
         ctx.set(EXAMPLES, pairs)
         ctx.set(EVAL_PAIRS, self._build(ctx, held_out, "held_out") if held_out else [])
-        total = total_steps(training, len(pairs))
-        ctx.set(EPOCHS, training.epochs)
-        ctx.set(TOTAL_STEPS, total)
-        ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))
-        ctx.emit(
-            EventType.RUN_PROGRESS,
-            {
-                "total_steps": total,
-                "epochs": training.epochs,
-                "examples": len(pairs),
-                "batch_size": training.batch_size,
-            },
-        )
+        plan_steps(ctx, len(pairs))
 
     def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[PairExample]:
         pairs, dropped, ties = list[PairExample](), list[str](), 0

@@ -11,7 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem, Row
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.examples import Example, total_steps
+from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     DATASET,
@@ -22,6 +22,7 @@ from crucible_kitchen.stages.keys import (
     RENDERER,
     TOTAL_STEPS,
 )
+from crucible_kitchen.stages.step_plan import plan_steps
 from crucible_train.renderers import TrainOnWhat, message_from_dict
 from crucible_train.supervised import conversation_to_datum
 
@@ -65,24 +66,11 @@ class BuildDatums(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Training examples, held-out examples, and T, which schedules need before the loop."""
-        training = ctx.training
         examples = self._build(ctx, ctx.get(DATASET), "train")
         held_out = ctx.get(EVAL_DATASET)
         ctx.set(EXAMPLES, examples)
         ctx.set(EVAL_EXAMPLES, self._build(ctx, held_out, "held_out") if held_out else [])
-        total = total_steps(training, len(examples))
-        ctx.set(EPOCHS, training.epochs)
-        ctx.set(TOTAL_STEPS, total)
-        ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))
-        ctx.emit(
-            EventType.RUN_PROGRESS,
-            {
-                "total_steps": total,
-                "epochs": training.epochs,
-                "examples": len(examples),
-                "batch_size": training.batch_size,
-            },
-        )
+        plan_steps(ctx, len(examples))
 
     def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[Example]:
         examples, dropped = list[Example](), list[str]()

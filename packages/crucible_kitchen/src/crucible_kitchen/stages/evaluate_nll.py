@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
 
-from crucible_ir import Contract, EventType, ExampleResult, MetricRow, Problem
+from crucible_ir import Contract, ExampleResult
 from crucible_kitchen.atomic import write_lines
-from crucible_kitchen.engine.context import PlanContext, StageContext
-from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.stages.evaluation import HeldOutEvaluation
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     EVAL_EXAMPLES,
     IN_FLIGHT,
-    LAST_EVALUATION,
-    PENDING_METRICS,
     SESSION,
     STEP,
     TOKENIZER,
@@ -24,7 +22,7 @@ from crucible_kitchen.stages.keys import (
 from crucible_train.supervised import compute_bpb, compute_mean_nll
 from crucible_train.types import ForwardBackwardOutput
 
-__all__ = ["EvaluateNll", "EvaluateNllOptions", "held_out_problems"]
+__all__ = ["EvaluateNll", "EvaluateNllOptions"]
 
 
 class EvaluateNllOptions(Contract):
@@ -36,33 +34,12 @@ class EvaluateNllOptions(Contract):
     """Log a row of its own instead of adding to the row of the step that follows."""
 
 
-def held_out_problems(plan: PlanContext) -> list[Problem]:
-    """One problem when evaluation was asked for without held-out data."""
-    training = plan.experiment.training
-    if training and training.eval_every and plan.experiment.eval_dataset is None:
-        return [
-            Problem(
-                path="training.eval_every",
-                message=f"evaluation every {training.eval_every} steps without a held-out dataset",
-                remedy="name an eval_dataset, or set eval_every=0",
-            )
-        ]
-    return []
-
-
-class EvaluateNll(Stage):
+class EvaluateNll(HeldOutEvaluation):
     """Negative log-likelihood of the held-out examples under the present weights, one record each."""
 
     name = "evaluate_nll"
     reads = (SESSION, EVAL_EXAMPLES, STEP, TOKENIZER, IN_FLIGHT)
-    optional_reads = (PENDING_METRICS,)
-    writes = (LAST_EVALUATION, PENDING_METRICS)
-    ports = ("metrics_store",)
     options_model = EvaluateNllOptions
-
-    def check(self, plan: PlanContext) -> Iterable[Problem]:
-        """Evaluation that was asked for has something to evaluate on."""
-        return held_out_problems(plan)
 
     async def run(self, ctx: StageContext) -> None:
         """Forward passes only: gradients and weights stay as they are.
@@ -87,23 +64,7 @@ class EvaluateNll(Stage):
             if example.datum.num_loss_tokens > 0
         ]
         write_lines(ctx.run_dir / name, records)
-        ctx.set(LAST_EVALUATION, metrics)
-        ctx.emit(
-            EventType.EVALUATION_COMPLETED,
-            {
-                "evaluator": self.name,
-                "step": step,
-                "metrics": metrics,
-                "examples": len(examples),
-                "results": name,
-            },
-        )
-        if self.options.standalone:
-            row = MetricRow(step=step, metrics=metrics)
-            ctx.port("metrics_store").log(ctx.run_id, row)
-            ctx.publish_metrics(row)
-        else:
-            ctx.set(PENDING_METRICS, ctx.find(PENDING_METRICS, {}) | metrics)
+        self.tell(ctx, metrics, examples=len(examples), results=name)
 
     async def _logprobs(self, ctx: StageContext, examples: Sequence[Example]) -> list[np.ndarray]:
         session, size = ctx.get(SESSION), self.options.batch_size

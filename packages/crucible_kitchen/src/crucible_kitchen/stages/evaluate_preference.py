@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from pydantic import Field
 
-from crucible_ir import EventType, ExampleResult, MetricRow, Problem
+from crucible_ir import ExampleResult
 from crucible_kitchen.atomic import write_lines
-from crucible_kitchen.engine.context import PlanContext, StageContext
-from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.stages.compute_reference_logprobs import pair_logprobs
-from crucible_kitchen.stages.evaluate_nll import held_out_problems
+from crucible_kitchen.stages.evaluation import HeldOutEvaluation
 from crucible_kitchen.stages.forward_backward_pairs import PairLossOptions
 from crucible_kitchen.stages.keys import (
     EVAL_PAIRS,
     EVAL_REFERENCE,
     IN_FLIGHT,
-    LAST_EVALUATION,
-    PENDING_METRICS,
     SESSION,
     STEP,
 )
@@ -36,7 +31,7 @@ class EvaluatePreferenceOptions(PairLossOptions):
     """Log a row of its own instead of adding to the row of the step that follows."""
 
 
-class EvaluatePreference(Stage):
+class EvaluatePreference(HeldOutEvaluation):
     """Preference accuracy on held-out pairs under the present weights, one record each.
 
     A pair scores 1 when the chosen completion gained more over the reference than the rejected one, 0 when it
@@ -45,14 +40,7 @@ class EvaluatePreference(Stage):
 
     name = "evaluate_preference"
     reads = (SESSION, EVAL_PAIRS, EVAL_REFERENCE, STEP, IN_FLIGHT)
-    optional_reads = (PENDING_METRICS,)
-    writes = (LAST_EVALUATION, PENDING_METRICS)
-    ports = ("metrics_store",)
     options_model = EvaluatePreferenceOptions
-
-    def check(self, plan: PlanContext) -> Iterable[Problem]:
-        """Evaluation that was asked for has something to evaluate on."""
-        return held_out_problems(plan)
 
     async def run(self, ctx: StageContext) -> None:
         """Forward passes only: gradients and weights stay as they are."""
@@ -85,16 +73,4 @@ class EvaluatePreference(Stage):
             for pair, score, gap in zip(pairs, scores, gap_P.tolist(), strict=True)
         )
         write_lines(ctx.run_dir / name, records)
-        self._report(ctx, metrics, name, len(pairs))
-
-    def _report(self, ctx: StageContext, metrics: dict[str, float], name: str, pairs: int) -> None:
-        step = ctx.get(STEP)
-        ctx.set(LAST_EVALUATION, metrics)
-        facts = {"evaluator": self.name, "step": step, "metrics": metrics, "examples": pairs, "results": name}
-        ctx.emit(EventType.EVALUATION_COMPLETED, facts)
-        if self.options.standalone:
-            row = MetricRow(step=step, metrics=metrics)
-            ctx.port("metrics_store").log(ctx.run_id, row)
-            ctx.publish_metrics(row)
-        else:
-            ctx.set(PENDING_METRICS, ctx.find(PENDING_METRICS, {}) | metrics)
+        self.tell(ctx, metrics, examples=len(pairs), results=name)

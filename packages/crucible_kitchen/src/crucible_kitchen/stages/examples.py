@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from crucible_ir import TrainingConfig
-from crucible_train.supervised import number_of_batches
 from crucible_train.types import Datum
 
-__all__ = ["Example", "PairExample", "TrainingExample", "total_steps"]
+__all__ = ["Example", "PairExample", "TrainingExample"]
 
 
 class TrainingExample(Protocol):
@@ -47,14 +45,3 @@ class PairExample:
     def datums(self) -> tuple[Datum, ...]:
         """Chosen, then rejected."""
         return (self.chosen, self.rejected)
-
-
-def total_steps(training: TrainingConfig, examples: int) -> int:
-    """Optimiser steps of the whole run.
-
-    Raises:
-        ConfigError: a batch is larger than the data.
-    """
-    per_epoch = number_of_batches(examples, training.batch_size, drop_last=training.drop_last)
-    total = per_epoch * training.epochs
-    return total if training.max_steps is None else min(total, training.max_steps)

@@ -34,7 +34,7 @@ def distillation(options: DistillationOptions) -> tuple[PipelineNode, ...]:
     }
     sampling = {"max_tokens": options.teacher_max_tokens, "temperature": options.teacher_temperature}
     return (
-        *opening(options),
+        *opening(options.renderer),
         StageDef(name="load_teacher", options=teacher),
         StageDef(name="sample_teacher", options=sampling),
         *training(options),

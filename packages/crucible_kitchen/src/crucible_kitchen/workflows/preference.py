@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from crucible_ir import Contract, IfDef, LoopDef, PipelineNode, StageDef
+from crucible_kitchen.workflows.supervised import opening
 
 __all__ = ["PreferenceOptions", "preference"]
 
@@ -50,10 +51,7 @@ def preference(options: PreferenceOptions) -> tuple[PipelineNode, ...]:
         IfDef(when="checkpoint_due", body=(StageDef(name="save_checkpoint"),)),
     )
     return (
-        StageDef(name="load_dataset"),
-        StageDef(name="init_session"),
-        StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
-        StageDef(name="capture_environment"),
+        *opening(options.renderer),
         StageDef(name="build_comparisons", options={"on_error": options.on_error}),
         StageDef(name="compute_reference_logprobs", options=scoring),
         StageDef(name="open_pair_metrics"),

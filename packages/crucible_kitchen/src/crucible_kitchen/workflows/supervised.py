@@ -29,15 +29,15 @@ class SupervisedOptions(Contract):
 
 def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
     """Supervised fine-tuning on conversations, with held-out loss."""
-    return (*opening(options), *training(options))
+    return (*opening(options.renderer), *training(options))
 
 
-def opening(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
+def opening(renderer: str | None) -> tuple[PipelineNode, ...]:
     """Load the data, open the model and its tokenizer."""
     return (
         StageDef(name="load_dataset"),
         StageDef(name="init_session"),
-        StageDef(name="init_tokenizer", options={"renderer": options.renderer}),
+        StageDef(name="init_tokenizer", options={"renderer": renderer}),
         StageDef(name="capture_environment"),
     )
 
