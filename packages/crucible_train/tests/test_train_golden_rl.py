@@ -19,8 +19,10 @@ from crucible_train.distillation import (
     source_counts,
 )
 from crucible_train.grading import cookbook_boxed_answer
-from crucible_train.renderers import Message, get_renderer
+from crucible_train.renderers import Renderer, get_renderer
 from crucible_train.rl import (
+    Problem,
+    ProblemDataset,
     ProblemEnv,
     Trajectory,
     TrajectoryGroup,
@@ -41,6 +43,7 @@ from crucible_train.rl import (
     remove_constant_reward_groups,
     scored_input,
     split_list,
+    strawberry_prefix,
     target_logprobs,
     trajectory_metrics,
     trajectory_to_data,
@@ -325,24 +328,19 @@ def test_sums_and_their_answers_are_those_recorded(golden: Golden) -> None:
 # Rewards
 
 
-def math_env(renderer: Any, require_stop: bool) -> ProblemEnv:
-    suffix = " Write your answer in \\boxed{} format."
-    few_shot = (
-        Message(role="user", content="How many r's are in strawberry?" + suffix),
-        Message(
-            role="assistant",
-            content="Let's spell the word out and number all the letters: 1) s 2) t 3) r 4) a 5) w 6) b 7) e 8) r"
-            " 9) r 10) y. We have r's at positions 3, 8, and 9. \\boxed{3}",
-        ),
-    )
-    return ProblemEnv(
-        question="What is 1+2?" + suffix,
+def math_env(renderer: Renderer, require_stop: bool) -> ProblemEnv:
+    problem = Problem(question="What is 1+2?", answer="3")
+    problems = ProblemDataset(
+        problems=[problem],
         renderer=renderer,
-        grader=verdict_of(lambda text: cookbook_boxed_answer(text) == "3"),
-        check_format=lambda text: cookbook_boxed_answer(text) is not None,
-        prefix=few_shot,
+        grader_for=lambda gold: verdict_of(lambda text: cookbook_boxed_answer(text) == gold),
+        batch_size=1,
+        group_size=1,
+        prefix=strawberry_prefix(),
+        rules="cookbook_exact",
         require_stop_sequence=require_stop,
     )
+    return problems.env(problem)
 
 
 def test_all_144_answers_earn_the_recorded_rewards(golden: Golden, mini: FileTokenizer) -> None:

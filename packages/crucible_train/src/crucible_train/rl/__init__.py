@@ -19,6 +19,14 @@ from crucible_train.rl.divergence import (
     target_logprobs,
 )
 from crucible_train.rl.environment import Complete, Env, EnvGroupBuilder, RLDataset
+from crucible_train.rl.math_problems import (
+    BOX_SUFFIX,
+    Problem,
+    ProblemDataset,
+    ProblemRows,
+    boxed_format,
+    strawberry_prefix,
+)
 from crucible_train.rl.metrics import GOOD_REWARD, trajectory_metrics
 from crucible_train.rl.order import cycle_permutation, epoch_batch_index, interleaved_schedule, split_list
 from crucible_train.rl.problem import Grader, ProblemEnv, ProblemGroup, problem_reward, verdict_of
@@ -26,6 +34,7 @@ from crucible_train.rl.rollout import rollout, rollout_group
 from crucible_train.rl.trajectory import StepResult, Trajectory, TrajectoryGroup, Transition, judged_only
 
 __all__ = [
+    "BOX_SUFFIX",
     "GOOD_REWARD",
     "ArithmeticDataset",
     "Complete",
@@ -33,8 +42,11 @@ __all__ = [
     "EnvGroupBuilder",
     "Grader",
     "Origin",
+    "Problem",
+    "ProblemDataset",
     "ProblemEnv",
     "ProblemGroup",
+    "ProblemRows",
     "RLDataset",
     "StepResult",
     "Trajectory",
@@ -43,6 +55,7 @@ __all__ = [
     "add_to_advantages",
     "arithmetic_env",
     "assemble_training_data",
+    "boxed_format",
     "compute_advantages",
     "cycle_permutation",
     "discounted_future_sum",
@@ -64,6 +77,7 @@ __all__ = [
     "rollout_group",
     "scored_input",
     "split_list",
+    "strawberry_prefix",
     "target_logprobs",
     "trajectory_metrics",
     "trajectory_to_data",
