@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,22 @@ def test_images_stand_where_they_were_recorded(
             value for value, count in case["weights_all_assistant_messages"] for _ in range(count)
         ]
         everything = renderer.build_supervised_example(messages, TrainOnWhat.ALL_TOKENS)
+        recorded_weights = [value for value, count in case["weights_all_tokens"] for _ in range(count)]
+        seen = image_positions(example.model_input.chunks)
         assert everything.weights.tolist() == [
-            value for value, count in case["weights_all_tokens"] for _ in range(count)
-        ]
+            0 if seeing else value for value, seeing in zip(recorded_weights, seen, strict=True)
+        ]  # there, images carry weight 1 on the target 0; ours carry none
+        assert all(value == 1 for value, seeing in zip(recorded_weights, seen, strict=True) if seeing)
         prompt = renderer.build_generation_prompt(messages[:-1])
         assert [shape(chunk) for chunk in prompt.chunks] == [
             chunk["tokens"] if "tokens" in chunk else chunk["expected_tokens"]
             for chunk in case["generation_chunks"]
         ]
     assert (len(recorded["cases"]), refused) == (23, 3)
+
+
+def image_positions(chunks: Sequence[EncodedTextChunk | ImageChunk]) -> list[bool]:
+    return [isinstance(chunk, ImageChunk) for chunk in chunks for _ in range(chunk.length)]
 
 
 def shape(chunk: EncodedTextChunk | ImageChunk) -> list[int] | int:

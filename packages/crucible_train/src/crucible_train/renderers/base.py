@@ -235,7 +235,8 @@ class Renderer(ABC):
     ) -> SupervisedExample:
         """The whole conversation as one sequence, with a weight per token.
 
-        In the ``LAST_…`` modes nothing that the generation prompt supplies carries loss. Without the
+        In the ``LAST_…`` modes nothing that the generation prompt supplies carries loss, and in none do the
+        positions of an image, which no token stands for. Without the
         extension property, earlier assistant turns stand in another context than they are sampled in:
         ``build_supervised_examples`` gives each its own.
 
@@ -256,7 +257,7 @@ class Renderer(ABC):
             trained = self.output_is_trained(message, context, what)
             if rendered.header is not None:
                 pieces.append((rendered.header, what is TrainOnWhat.ALL_TOKENS))
-            pieces += [(chunk, trained) for chunk in rendered.output]
+            pieces += [(chunk, trained and isinstance(chunk, EncodedTextChunk)) for chunk in rendered.output]
             if context.is_last and rendered.stop_overlap is not None:
                 pieces.append((rendered.stop_overlap, trained))
         model_input = ModelInput(tuple(chunk for chunk, _ in pieces))
