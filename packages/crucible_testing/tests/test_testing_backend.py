@@ -12,7 +12,7 @@ import pytest
 
 from crucible_ir import ConfigError, ConflictError, IntegrityError, ServiceError
 from crucible_testing.backend import BigramBackend, write_bigram_model
-from crucible_testing.bigram import BigramTable, log_softmax
+from crucible_testing.bigram import BigramTable, log_softmax, top_logprobs
 from crucible_testing.byte_tokenizer import END, ByteTokenizer
 from crucible_testing.contracts.sampling import SamplingClientContract
 from crucible_testing.contracts.tokenizer import TokenizerContract
@@ -173,3 +173,9 @@ def test_the_table_is_exported_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(out / "weights.npy"), client.table.weights)
     with pytest.raises(ConfigError, match="no adapter"):
         BigramBackend().export(ref, tmp_path / "other", merge=False)
+
+
+def test_equally_likely_tokens_are_named_by_id() -> None:
+    table = log_softmax(np.array([0.0, 1.0, 0.0, 1.0]))
+    assert [token for token, _ in top_logprobs(table, 3)] == [1, 3, 0]
+    assert dict(top_logprobs(table, 1))[1] == pytest.approx(-np.log(2 * (1 + np.exp(-1))))

@@ -18,6 +18,7 @@ from crucible_ir import ConfigError, DataError
 from crucible_torch import LocalBackend
 from crucible_torch.attention import KeyValueStore
 from crucible_torch.choice import choose_tokens
+from crucible_torch.likeliest import top_logprobs
 from crucible_torch.stopping import stop_rule
 from crucible_train.ports import SamplingClient, TrainingSpec
 from crucible_train.types import ImageChunk, ModelInput, SamplingParams
@@ -229,3 +230,27 @@ def test_a_real_model_tells_its_published_story(backend: LocalBackend, shared_da
     assert tokenizer.decode(found.tokens).strip() == golden["published_greedy_text"].strip()
     scored = sampler.compute_logprobs(ModelInput.from_ints([1, *found.tokens])).result()
     np.testing.assert_allclose(found.require_logprobs(), np.array(scored[1:], dtype=float), atol=1e-4)
+
+
+# --- likeliest tokens --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12).flatmap(
+        lambda width: st.tuples(
+            st.lists(st.lists(st.integers(-3, 3), min_size=width, max_size=width), min_size=1, max_size=4),
+            st.integers(1, width),
+        )
+    )
+)
+def test_the_likeliest_tokens_are_those_of_a_full_sort_by_probability_then_id(
+    drawn: tuple[list[list[int]], int],
+) -> None:
+    scores, count = drawn
+    found = top_logprobs(torch.tensor(scores, dtype=torch.float32), count)
+    for row, likeliest in zip(scores, found, strict=True):
+        total = np.log(np.exp(np.array(row, dtype=np.float64)).sum())
+        order = sorted(range(len(row)), key=lambda token: (-row[token], token))[:count]
+        assert [token for token, _ in likeliest] == order
+        np.testing.assert_allclose([lp for _, lp in likeliest], [row[t] - total for t in order], atol=1e-5)

@@ -19,7 +19,7 @@ from crucible_ir import (
     digest_bytes,
     nearest,
 )
-from crucible_testing.bigram import BigramTable, log_softmax, sample_from
+from crucible_testing.bigram import BigramTable, log_softmax, sample_from, top_logprobs
 from crucible_testing.bigram_checkpoint import read_table, ref_at, write_table
 from crucible_testing.byte_tokenizer import END, ByteTokenizer
 from crucible_testing.journal import Journal
@@ -37,6 +37,7 @@ from crucible_train.types import (
     SampleResponse,
     SamplingParams,
     TensorData,
+    TopLogprobs,
 )
 
 __all__ = ["BigramBackend", "BigramSampler", "BigramTraining", "write_bigram_model"]
@@ -87,6 +88,7 @@ class BigramBackend:
             full_finetuning=True,
             sampling=True,
             prompt_logprobs=True,
+            topk_prompt_logprobs=True,
             deterministic=True,
             exact_resume=True,
         )
@@ -288,9 +290,16 @@ class BigramSampler:
         *,
         num_samples: int = 1,
         include_prompt_logprobs: bool = False,
+        topk_prompt_logprobs: int = 0,
     ) -> Handle[SampleResponse]:
         """Each sample has a generator of its own."""
         tokens = self._ready(prompt)
+        if not 0 <= topk_prompt_logprobs <= self._weights.shape[1]:
+            raise ConfigError(
+                what=f"topk_prompt_logprobs = {topk_prompt_logprobs}",
+                where="sample",
+                remedy=f"give 0 to {self._weights.shape[1]}",
+            )
         seed = (1, next(self._unseeded)) if params.seed is None else (0, params.seed)
 
         def one(index: int) -> SampledSequence:
@@ -299,8 +308,9 @@ class BigramSampler:
 
         def work(_: int) -> SampleResponse:
             scored = self._scored(tokens) if include_prompt_logprobs else None
+            likeliest = self._likeliest(tokens, topk_prompt_logprobs) if topk_prompt_logprobs else None
             sequences = tuple(one(index) for index in range(num_samples))
-            return SampleResponse(sequences=sequences, prompt_logprobs=scored)
+            return SampleResponse(sequences=sequences, prompt_logprobs=scored, topk_prompt_logprobs=likeliest)
 
         return self._calls.perform("sample", work)
 
@@ -323,6 +333,10 @@ class BigramSampler:
     def _scored(self, tokens: Sequence[int]) -> tuple[float | None, ...]:
         table = log_softmax(self._weights[list(tokens[:-1])])
         return (None, *(float(row[token]) for row, token in zip(table, tokens[1:], strict=True)))
+
+    def _likeliest(self, tokens: Sequence[int], count: int) -> tuple[TopLogprobs | None, ...]:
+        table = log_softmax(self._weights[list(tokens[:-1])])
+        return (None, *(top_logprobs(row, count) for row in table))
 
 
 def _stops(params: SamplingParams) -> list[list[int]]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from crucible_train.types import AdamParams, SampledSequence, SamplingParams
+from crucible_train.types import AdamParams, SampledSequence, SamplingParams, TopLogprobs
 
-__all__ = ["BigramTable", "log_softmax", "sample_from"]
+__all__ = ["BigramTable", "log_softmax", "sample_from", "top_logprobs"]
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +24,12 @@ def log_softmax(logits: Floats) -> Floats:
     """Log-probabilities over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+def top_logprobs(logprobs: Floats, count: int) -> TopLogprobs:
+    """The ``count`` likeliest ids of (V,) log-probabilities with theirs, equal ones by id."""
+    order = np.argsort(-logprobs, kind="stable")[:count]
+    return tuple((int(token), float(logprobs[token])) for token in order)
 
 
 @dataclass(slots=True)

@@ -74,6 +74,7 @@ class LocalBackend:
             full_finetuning=True,
             sampling=True,
             prompt_logprobs=True,
+            topk_prompt_logprobs=True,
             images=False,
             deterministic=exact,
             exact_resume=exact,

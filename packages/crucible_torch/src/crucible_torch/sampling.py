@@ -14,12 +14,13 @@ from crucible_torch.adapter import Adapter
 from crucible_torch.attention import DecodePlan, KeyValueStore, PackedPlan
 from crucible_torch.choice import choose_tokens
 from crucible_torch.head import score
+from crucible_torch.likeliest import top_logprobs
 from crucible_torch.model import LoadedModel
 from crucible_torch.packing import Run
 from crucible_torch.stopping import StopRule
-from crucible_train.types import SampledSequence, SamplingParams
+from crucible_train.types import SampledSequence, SamplingParams, TopLogprobs
 
-__all__ = ["SamplingJob", "prompt_logprobs", "sample"]
+__all__ = ["SamplingJob", "prompt_logprobs", "sample", "topk_prompt_logprobs"]
 
 _MIN_ROWS = 4
 """Matrix products of 1-3 rows differ in the last bit from those of 4 and more, so rows are never fewer."""
@@ -81,6 +82,17 @@ def prompt_logprobs(
         found, _ = score(model, states[:-1], targets, coefficients=None, head_rows=head_rows)
     values: list[float] = found[:, 0].tolist()
     return (None, *values)
+
+
+@torch.inference_mode()
+def topk_prompt_logprobs(
+    model: LoadedModel, adapter: Adapter | None, prompt: NDArray[np.int64], count: int, *, head_rows: int
+) -> tuple[TopLogprobs | None, ...]:
+    """The ``count`` likeliest tokens of each position given those before it; None at the first."""
+    with model.using(adapter):
+        states = _prefill(model, prompt, None)[:-1]
+        parts = [model.logits(part) for part in states.split(head_rows)] if len(prompt) > 1 else []
+        return (None, *(row for part in parts for row in top_logprobs(part.float(), count)))
 
 
 def _prefill(model: LoadedModel, prompt: NDArray[np.int64], store: KeyValueStore | None) -> torch.Tensor:

@@ -12,6 +12,7 @@ from crucible_torch.adapter import Adapter
 from crucible_torch.model import LoadedModel
 from crucible_torch.packing import IntArray, check_ids, text_tokens
 from crucible_torch.sampling import SamplingJob, prompt_logprobs, sample
+from crucible_torch.sampling import topk_prompt_logprobs as topk
 from crucible_torch.settings import EngineSettings
 from crucible_torch.stopping import stop_rule
 from crucible_torch.worker import Worker
@@ -54,6 +55,7 @@ class TorchSamplingClient:
         *,
         num_samples: int = 1,
         include_prompt_logprobs: bool = False,
+        topk_prompt_logprobs: int = 0,
     ) -> Handle[SampleResponse]:
         """``num_samples`` continuations; log-probabilities are those at temperature 1.
 
@@ -61,22 +63,18 @@ class TorchSamplingClient:
         at the model's end tokens too; [] never ends early.
 
         Raises:
-            ConfigError: an empty prompt, an image, no samples, or more tokens than the model has positions.
+            ConfigError: an empty prompt, an image, no samples, more tokens than the model has positions, or
+                ``topk_prompt_logprobs`` outside 0 to the vocabulary's size.
             DataError: ids outside the vocabulary.
         """
         model = self._open()
         tokens = _prompt(prompt, model)
-        if num_samples < 1:
+        _check_request(model, len(tokens), params.max_tokens, num_samples)
+        if not 0 <= topk_prompt_logprobs <= model.vocab_size:
             raise ConfigError(
-                what=f"num_samples = {num_samples}", where="sample", remedy="ask for at least 1"
-            )
-        limit = model.max_positions
-        if limit is not None and len(tokens) + params.max_tokens > limit:
-            raise ConfigError(
-                what=f"a prompt of {len(tokens)} tokens and max_tokens = {params.max_tokens} make "
-                f"{len(tokens) + params.max_tokens}, but the model has positions for {limit}",
+                what=f"topk_prompt_logprobs = {topk_prompt_logprobs}",
                 where="sample",
-                remedy=f"shorten the prompt, or set max_tokens to {max(limit - len(tokens), 0)} or less",
+                remedy=f"give 0 to {model.vocab_size}, the size of the vocabulary",
             )
         stop = stop_rule(params.stop, eos_ids=model.eos_ids, decoder=lambda: self._tokenizer().decode)
         job = SamplingJob(
@@ -84,11 +82,17 @@ class TorchSamplingClient:
         )
 
         def work() -> SampleResponse:
-            scored = None
+            rows, count = self._settings.head_rows, topk_prompt_logprobs
+            scored = likeliest = None
             if include_prompt_logprobs:
-                rows = self._settings.head_rows
                 scored = prompt_logprobs(model, self._adapter, tokens, head_rows=rows)
-            return SampleResponse(sequences=sample(model, self._adapter, job), prompt_logprobs=scored)
+            if count:
+                likeliest = topk(model, self._adapter, tokens, count, head_rows=rows)
+            return SampleResponse(
+                sequences=sample(model, self._adapter, job),
+                prompt_logprobs=scored,
+                topk_prompt_logprobs=likeliest,
+            )
 
         return self._worker.submit(work)
 
@@ -125,6 +129,19 @@ class TorchSamplingClient:
             np.random.Generator(np.random.PCG64(np.random.SeedSequence([*base, index])))
             for index in range(samples)
         ]
+
+
+def _check_request(model: LoadedModel, prompt: int, max_tokens: int, num_samples: int) -> None:
+    if num_samples < 1:
+        raise ConfigError(what=f"num_samples = {num_samples}", where="sample", remedy="ask for at least 1")
+    limit = model.max_positions
+    if limit is not None and prompt + max_tokens > limit:
+        raise ConfigError(
+            what=f"a prompt of {prompt} tokens and max_tokens = {max_tokens} make {prompt + max_tokens}, "
+            f"but the model has positions for {limit}",
+            where="sample",
+            remedy=f"shorten the prompt, or set max_tokens to {max(limit - prompt, 0)} or less",
+        )
 
 
 def _prompt(prompt: ModelInput, model: LoadedModel) -> IntArray:

@@ -19,9 +19,13 @@ FREE = SamplingParams(max_tokens=8, seed=3, stop=[])
 
 
 class SamplingClientContract:
-    """Inherit it and give ``sampler``; ``agreement`` bounds sampled against recomputed log-probabilities."""
+    """Inherit it and give ``sampler``; ``agreement`` bounds sampled against recomputed log-probabilities.
+
+    ``topk_prompt_logprobs`` is what the backend's capabilities say.
+    """
 
     agreement: float = 1e-4
+    topk_prompt_logprobs: bool = True
 
     @pytest.fixture
     def sampler(self) -> Iterator[SamplingClient]:
@@ -78,6 +82,52 @@ class SamplingClientContract:
         assert all(value is not None and value < 0 for value in scored[1:])
         response = sampler.sample(PROMPT, FREE, include_prompt_logprobs=True).result()
         assert response.prompt_logprobs == scored
+
+    def test_the_likeliest_tokens_of_each_position_come_in_order_of_probability_then_id(
+        self, sampler: SamplingClient
+    ) -> None:
+        if not self.topk_prompt_logprobs:
+            with pytest.raises(ConfigError, match="topk_prompt_logprobs"):
+                sampler.sample(PROMPT, FREE, topk_prompt_logprobs=1).result()
+            return
+        plain = sampler.sample(PROMPT, FREE).result()
+        assert plain.topk_prompt_logprobs is None
+        response = sampler.sample(PROMPT, FREE, topk_prompt_logprobs=50).result()
+        assert response.sequences == plain.sequences
+        assert response.prompt_logprobs is None
+        found = response.topk_prompt_logprobs
+        assert found is not None
+        assert len(found) == PROMPT.length
+        assert found[0] is None
+        scored = sampler.compute_logprobs(PROMPT).result()
+        for token, score, likeliest in zip(PROMPT.to_ints()[1:], scored[1:], found[1:], strict=True):
+            assert likeliest is not None
+            assert len({token for token, _ in likeliest}) == 50
+            assert list(likeliest) == sorted(likeliest, key=lambda pair: (-pair[1], pair[0]))
+            assert sum(np.exp(logprob) for _, logprob in likeliest) < 1 + self.agreement
+            assert score is not None
+            assert dict(likeliest).get(token, likeliest[-1][1]) >= score - self.agreement
+            if token in dict(likeliest):
+                assert dict(likeliest)[token] == pytest.approx(score, abs=self.agreement)
+
+    def test_the_likeliest_token_after_a_prompt_is_the_one_that_greedy_sampling_takes(
+        self, sampler: SamplingClient
+    ) -> None:
+        if not self.topk_prompt_logprobs:
+            return
+        greedy = sampler.sample(PROMPT, SamplingParams(max_tokens=3, temperature=0.0, stop=[])).result()
+        tokens = greedy.sequences[0].tokens
+        whole = ModelInput.from_ints([*PROMPT.to_ints(), *tokens])
+        found = sampler.sample(whole, FREE, topk_prompt_logprobs=1).result().topk_prompt_logprobs
+        assert found is not None
+        assert [likeliest[0][0] for likeliest in found[PROMPT.length :] if likeliest] == list(tokens)
+
+    @pytest.mark.parametrize("count", [-1, 10**9])
+    def test_a_number_of_likeliest_tokens_that_cannot_be_is_refused(
+        self, sampler: SamplingClient, count: int
+    ) -> None:
+        with pytest.raises(ConfigError, match="topk_prompt_logprobs"):
+            sampler.sample(PROMPT, FREE, topk_prompt_logprobs=count)
 
     def test_a_stop_token_ends_a_sequence_and_is_its_last(self, sampler: SamplingClient) -> None:
         tokens = sampler.sample(PROMPT, FREE).result().sequences[0].tokens

@@ -25,6 +25,7 @@ class BackendCapabilities:
     full_finetuning: bool = False
     sampling: bool = False
     prompt_logprobs: bool = False
+    topk_prompt_logprobs: bool = False
     images: bool = False
     deterministic: bool = False
     exact_resume: bool = False

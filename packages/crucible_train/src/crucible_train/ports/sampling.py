@@ -21,8 +21,17 @@ class SamplingClient(Protocol):
         *,
         num_samples: int = 1,
         include_prompt_logprobs: bool = False,
+        topk_prompt_logprobs: int = 0,
     ) -> Handle[SampleResponse]:
-        """``num_samples`` continuations; log-probabilities are those at temperature 1."""
+        """``num_samples`` continuations; log-probabilities are those at temperature 1.
+
+        ``topk_prompt_logprobs`` K > 0 also asks, at every position of the prompt but the first, for the K likeliest
+        tokens given those before it.
+
+        Raises:
+            ConfigError: K is negative or beyond the vocabulary, or the backend's capabilities do not name
+                topk_prompt_logprobs.
+        """
         ...
 
     def compute_logprobs(self, prompt: ModelInput) -> Handle[tuple[float | None, ...]]:

@@ -7,6 +7,7 @@ from crucible_train.types.output import (
     OptimStepOutput,
     SampledSequence,
     SampleResponse,
+    TopLogprobs,
 )
 from crucible_train.types.parameters import (
     AdamParams,
@@ -37,4 +38,5 @@ __all__ = [
     "SamplingParams",
     "StopCondition",
     "TensorData",
+    "TopLogprobs",
 ]

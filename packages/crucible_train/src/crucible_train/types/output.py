@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from crucible_ir.errors import ServiceError
 from crucible_train.types.tensor import TensorData
 
-__all__ = ["ForwardBackwardOutput", "OptimStepOutput", "SampleResponse", "SampledSequence"]
+__all__ = ["ForwardBackwardOutput", "OptimStepOutput", "SampleResponse", "SampledSequence", "TopLogprobs"]
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""The likeliest tokens at one position and their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,13 @@ class SampledSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleResponse:
-    """Sequences of one prompt; ``prompt_logprobs`` has None at the first position."""
+    """Sequences of one prompt, and what was asked for about the prompt itself: None where it was not.
+
+    Both have one entry per position, None at the first. ``prompt_logprobs`` is the log-probability of the token
+    that stands there; ``topk_prompt_logprobs`` the likeliest tokens there and theirs, the likeliest first, equal
+    ones by id.
+    """
 
     sequences: tuple[SampledSequence, ...]
     prompt_logprobs: tuple[float | None, ...] | None = None
+    topk_prompt_logprobs: tuple[TopLogprobs | None, ...] | None = None
