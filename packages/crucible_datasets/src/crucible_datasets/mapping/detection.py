@@ -36,7 +36,7 @@ def _fields(schema: Schema, columns: list[str]) -> dict[str, str]:
 
 
 def detect_schema(rows: Iterable[Row]) -> Detection:
-    """The first schema, in the order of ``SCHEMAS``, whose required fields all have one of their usual columns.
+    """The first schema that may be guessed, in the order of ``SCHEMAS``, whose required fields all have a usual column.
 
     Raises:
         DataError: no schema fits; names the columns there are and the schemas.
@@ -44,7 +44,7 @@ def detect_schema(rows: Iterable[Row]) -> Detection:
     columns = columns_of(rows)
     for schema in SCHEMAS.values():
         fields = _fields(schema, columns)
-        if schema.required <= set(fields):
+        if schema.guessed and schema.required <= set(fields):
             used = ", ".join(f"{field} = {column!r}" for field, column in fields.items())
             left = [name for name in columns if name not in fields.values()]
             aside = f"; left aside: {', '.join(map(repr, left))}" if left else ""

@@ -1,7 +1,8 @@
 """The schemas that rows come in, each with its columns and what a row becomes.
 
 Chat schemas give ``{"messages": [...]}``; preference schemas give ``{"prompt": [...], "chosen": [...],
-"rejected": [...]}``, lists of messages all, where chosen and rejected go on from the prompt.
+"rejected": [...]}``, lists of messages all, where chosen and rejected go on from the prompt. Problem schemas give
+``{"problem": text, "answer": text}``, and are never guessed: a row of theirs could as well be a chat.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from crucible_datasets.mapping.messages import (
     parse_human_assistant,
     text_or_messages,
 )
+from crucible_datasets.mapping.problems import (
+    answer_after_hashes,
+    answer_as_given,
+    answer_in_box,
+    problem_of,
+)
 
 __all__ = ["SCHEMAS", "Schema"]
 
@@ -35,6 +42,8 @@ class Schema:
     required: frozenset[str]
     turn: Callable[[Values], dict[str, Any]]
     """From field values (None where the row has none) to the mapped row; raises ``Unfit``."""
+    guessed: bool = True
+    """Whether detection may find it from the columns alone."""
 
     @property
     def summary(self) -> str:
@@ -131,6 +140,7 @@ def _preference_conversations(values: Values) -> dict[str, Any]:
 
 _SYSTEM = ("system", ("system", "system_prompt"))
 _COMPLETIONS = ("completion", "response", "output", "answer")
+_PROBLEM = ("problem", ("problem", "question", "query"))
 
 SCHEMAS: Mapping[str, Schema] = MappingProxyType(
     {
@@ -195,7 +205,28 @@ SCHEMAS: Mapping[str, Schema] = MappingProxyType(
                 required=frozenset({"question", "answer"}),
                 turn=_pair("question", "answer"),
             ),
+            Schema(
+                name="problem",
+                fields=(_PROBLEM, ("answer", ("answer", "final_answer"))),
+                required=frozenset({"problem", "answer"}),
+                turn=problem_of("answer", answer_as_given, "answer is empty"),
+                guessed=False,
+            ),
+            Schema(
+                name="problem_boxed",
+                fields=(_PROBLEM, ("solution", ("solution", "answer"))),
+                required=frozenset({"problem", "solution"}),
+                turn=problem_of("solution", answer_in_box, "no boxed answer in the solution"),
+                guessed=False,
+            ),
+            Schema(
+                name="problem_hashes",
+                fields=(_PROBLEM, ("answer", ("answer", "solution"))),
+                required=frozenset({"problem", "answer"}),
+                turn=problem_of("answer", answer_after_hashes, "no answer after ####"),
+                guessed=False,
+            ),
         )
     }
 )
-"""Every schema by name, in the order in which detection tries them."""
+"""Every schema by name, in the order in which detection tries those that it may guess."""
