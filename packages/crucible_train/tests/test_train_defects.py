@@ -1,4 +1,4 @@
-"""Listed defects of the systems that ours follows, where no other test names the claim; docs/defects.md has them all."""
+"""Listed defects that no other test of training names; docs/defects.md says where each one is held."""
 
 from __future__ import annotations
 

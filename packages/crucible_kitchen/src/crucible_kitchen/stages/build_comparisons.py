@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
 
 from crucible_datasets import example_id
-from crucible_ir import Contract, DataError, DatasetSnapshot, EventType
-from crucible_kitchen.engine.context import StageContext
+from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem
+from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.examples import PairExample
 from crucible_kitchen.stages.keys import (
@@ -46,6 +46,24 @@ class BuildComparisons(Stage):
     writes = (PAIRS, EXAMPLES, EVAL_PAIRS, EPOCHS, TOTAL_STEPS, CUMULATIVE)
     options_model = BuildComparisonsOptions
     setup = True
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """Nothing is asked for that a loss over whole batches of pairs cannot act on."""
+        training = plan.experiment.training
+        given = {
+            "loss": training is not None and training.loss != "cross_entropy",
+            "loss_config": training is not None and bool(training.loss_config),
+            "micro_batch_size": training is not None and training.micro_batch_size is not None,
+        }
+        return [
+            Problem(
+                path=f"training.{name}",
+                message="preference training does not act on it",
+                remedy="leave it out; forward_backward_pairs has its own loss, and a batch is one pass",
+            )
+            for name, there in given.items()
+            if there
+        ]
 
     async def run(self, ctx: StageContext) -> None:
         """Both completions of a pair are built or neither, so pairs never come apart."""
