@@ -1,4 +1,4 @@
-"""What the supervised recipes share: the config and the way from it to an experiment."""
+"""What the recipes share: the config and the way from it to an experiment."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from crucible_train.renderers import TrainOnWhat
 
 __all__ = [
     "SupervisedConfig",
+    "TrainingSettings",
     "base_experiment",
     "model_ref",
     "renderer_of",
@@ -31,8 +32,8 @@ __all__ = [
 ]
 
 
-class SupervisedConfig(Contract):
-    """Settings of a supervised run; the defaults are upstream's."""
+class TrainingSettings(Contract):
+    """Settings of any recipe that trains on rows of text; the defaults are upstream's."""
 
     name: str | None = None
     """Name of the experiment and of the model it registers; None takes the recipe's."""
@@ -40,14 +41,10 @@ class SupervisedConfig(Contract):
     """Folder or hub id of the base model; ``tiny`` is the bundled one."""
     renderer: str | None = None
     """Chat format, such as ``qwen3``; None takes the one that belongs to the model."""
-    train_on_what: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES
-    """Which messages the loss counts."""
     max_length: int = Field(default=32768, ge=2)
     """Tokens of an example; what is longer is cut at its end."""
     batch_size: int = Field(default=128, ge=1)
     """Examples per step."""
-    micro_batch_size: int | None = Field(default=None, ge=1)
-    """Examples per pass, to save memory; does not change the step. None takes the whole batch."""
     learning_rate: float = Field(default=1e-4, ge=0)
     """Peak learning rate of Adam."""
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -78,10 +75,6 @@ class SupervisedConfig(Contract):
     """Number format of the weights; ``auto`` takes what suits the device."""
     drop_last: bool = True
     """Leave out the last batch of an epoch when it is not full."""
-    sample_prompts: int = Field(default=3, ge=0)
-    """Held-out prompts answered before and after training."""
-    sample_max_tokens: int = Field(default=64, ge=1)
-    """Longest such answer."""
     on_error: Literal["raise", "drop"] = "raise"
     """A row that cannot be rendered stops the run, or is left out and counted."""
     seed: int = Field(default=0, ge=0)
@@ -90,6 +83,19 @@ class SupervisedConfig(Contract):
     """Tags of the experiment."""
     baseline: str | None = None
     """Run that this one is to be compared with."""
+
+
+class SupervisedConfig(TrainingSettings):
+    """Settings of a recipe that learns conversations."""
+
+    train_on_what: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES
+    """Which messages the loss counts."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Examples per pass, to save memory; does not change the step. None takes the whole batch."""
+    sample_prompts: int = Field(default=3, ge=0)
+    """Held-out prompts answered before and after training."""
+    sample_max_tokens: int = Field(default=64, ge=1)
+    """Longest such answer."""
 
 
 def model_ref(model: str) -> ModelRef:
@@ -126,13 +132,13 @@ def workflow_options(config: SupervisedConfig, data: ConversationData) -> dict[s
 
 def base_experiment(
     recipe: str,
-    config: SupervisedConfig,
+    config: TrainingSettings,
     data: ConversationData,
     *,
     workflow: str,
     pipeline: tuple[PipelineNode, ...],
 ) -> Experiment:
-    """The experiment of any recipe that trains on conversations."""
+    """The experiment of any recipe that trains on rows of text."""
     held_out = data.held_out()
     return Experiment(
         id=config.name or recipe,
@@ -150,11 +156,11 @@ def base_experiment(
     )
 
 
-def _training(config: SupervisedConfig, *, evaluate: bool) -> TrainingConfig:
+def _training(config: TrainingSettings, *, evaluate: bool) -> TrainingConfig:
     return TrainingConfig(
         epochs=config.epochs,
         batch_size=config.batch_size,
-        micro_batch_size=config.micro_batch_size,
+        micro_batch_size=config.micro_batch_size if isinstance(config, SupervisedConfig) else None,
         max_steps=config.max_steps,
         max_length=config.max_length,
         lora=None if config.lora_rank is None else LoraSpec(rank=config.lora_rank),

@@ -1,0 +1,110 @@
+"""Listed defects of recipes: settings that do nothing, defaults that are one machine's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from crucible_cookbook.recipes.chat_sl import ChatSl
+from crucible_cookbook.recipes.distillation import Distillation
+from crucible_cookbook.recipes.preference import Preference
+from crucible_cookbook.recipes.sl_basic import SlBasic
+from crucible_kitchen.recipes import Recipe
+
+PLACED = {"model": "tiny", "seed": 1, "tags": ["a"], "baseline": "run_1_00000000", "name": "mine"}
+HUB = {"data": {"path": "org/rows", "eval_split": "test"}}
+BASES: dict[type[Recipe[Any]], dict[str, Any]] = {
+    SlBasic: {**PLACED, **HUB},
+    ChatSl: {**PLACED, "dataset": "org/rows", "test_size": 5},
+    Preference: {**PLACED, **HUB},
+    Distillation: {**PLACED, **HUB, "teacher": "tiny"},
+}
+"""Settings of each recipe under which every other setting has something to act on."""
+
+OTHERS: dict[str, Any] = {
+    "model": "org/other",
+    "teacher": "org/other",
+    "dataset": "org/others",
+    "renderer": "qwen3",
+    "teacher_renderer": "qwen3",
+    "teacher_weights": "some/weights",
+    "baseline": "run_2_00000000",
+    "data.path": "org/others",
+    "data.eval_path": "org/others",
+    "data.mapping": {"schema": "messages"},
+}
+"""Another value, where none can be made from the type."""
+
+WITH: dict[str, dict[str, Any]] = {
+    "data.test_size": {"eval_split": None},
+    "data.eval_split": {"eval_path": "org/held"},
+}
+"""What else must be given for a setting to have something to act on."""
+
+
+def another(annotation: Any, value: Any) -> Any:
+    """A value of the type that differs from ``value``."""
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return next(one for one in get_args(annotation) if one != value)
+    if annotation is bool:
+        return not value
+    if annotation is int:
+        return (value or 0) + 3
+    if annotation is float:
+        return (value or 0.0) / 2 + 0.1
+    if get_origin(annotation) is tuple:
+        return ["b"]
+    if isinstance(annotation, type) and hasattr(annotation, "__members__"):
+        return next(str(one) for one in annotation if one != value)  # type: ignore[attr-defined]
+    return "other"
+
+
+def settings_of(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            found += settings_of(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", field.annotation, value))
+    return found
+
+
+def merged(base: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    group, _, name = path.rpartition(".")
+    if not group:
+        return {**base, path: value}
+    return {**base, group: {**base[group], **WITH.get(path, {}), name: value}}
+
+
+def done_by(recipe: Recipe[Any], settings: Mapping[str, Any]) -> str:
+    """What an experiment does; the settings that it was made from are only noted in it."""
+    return json.dumps(recipe.parse(dict(settings)).model_dump(mode="json", exclude={"settings"}))
+
+
+@pytest.mark.parametrize("kind", list(BASES), ids=lambda kind: str(kind.name))
+def test_every_setting_of_a_recipe_changes_what_is_done(kind: type[Recipe[Any]]) -> None:
+    recipe, base = kind(), BASES[kind]
+    config = kind.config_model.parse(base)
+    idle = []
+    for path, annotation, value in settings_of(config):
+        other = OTHERS.get(path) or another(annotation, value)
+        before = merged(base, path, value) if path in WITH else base
+        if done_by(recipe, before) == done_by(recipe, merged(base, path, other)):
+            idle.append(path)
+    assert idle == []
+
+
+@pytest.mark.parametrize("kind", list(BASES), ids=lambda kind: str(kind.name))
+def test_no_default_is_a_path_of_one_machine(kind: type[Recipe[Any]]) -> None:
+    said = json.dumps(kind.config_model().model_dump(mode="json"))
+    assert str(Path.home()) not in said
+    assert not [part for part in said.split('"') if part.startswith(("/", "~"))]
