@@ -1,8 +1,10 @@
-"""Which conversations a recipe trains and is tested on."""
+"""Which conversations, pairs or problems a recipe trains and is tested on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -12,12 +14,16 @@ from crucible_ir import ConfigError, Contract, DatasetRef
 __all__ = [
     "BUNDLED",
     "BUNDLED_RENDERER",
+    "GSM8K",
     "HH_RLHF",
     "NO_ROBOTS",
+    "PROBLEMS",
     "ConversationData",
     "PreferenceData",
+    "ProblemData",
     "existing",
     "located",
+    "problem_data",
 ]
 
 BUNDLED = "tiny"
@@ -28,6 +34,7 @@ BUNDLED_RENDERER = "qwen3_instruct"
 
 NO_ROBOTS = "HuggingFaceH4/no_robots"
 HH_RLHF = "Anthropic/hh-rlhf"
+GSM8K = "openai/gsm8k"
 """The default data, which bring a test split."""
 
 
@@ -47,6 +54,8 @@ class ConversationData(Contract):
     """Where the held-out rows are; None looks in ``path``."""
     eval_split: str | None = None
     """Split of the held-out rows; None takes ``test_size`` rows from the training split (``test`` of NoRobots)."""
+    eval_config: str | None = None
+    """Configuration of a hub dataset that ``eval_path`` names; rows of ``path`` are of ``config``."""
     test_size: int = Field(default=0, ge=0)
     """Held-out rows taken from the front of the ordered training split."""
     limit: int | None = Field(default=None, ge=1)
@@ -55,6 +64,8 @@ class ConversationData(Contract):
     """Held-out rows at most."""
     shuffle_seed: int | None = Field(default=0, ge=0)
     """Seed of the order; None keeps that of the file."""
+    eval_shuffle_seed: int | None = Field(default=None, ge=0)
+    """Seed of the order of a held-out split, before ``eval_limit``; None keeps that of the file."""
     revision: str | None = None
     """Branch, tag or commit of a hub dataset."""
     streaming: bool = False
@@ -65,7 +76,12 @@ class ConversationData(Contract):
     def train(self) -> DatasetRef:
         """The training rows."""
         return self._ref(
-            self.path, self.split, role="train", skip=self.test_size, limit=self.limit, shuffled=True
+            self.path,
+            self.split,
+            role="train",
+            skip=self.test_size,
+            limit=self.limit,
+            seed=self.shuffle_seed,
         )
 
     def held_out(self) -> DatasetRef | None:
@@ -77,25 +93,33 @@ class ConversationData(Contract):
             return self._ref(NO_ROBOTS, "test", role="test", limit=self.eval_limit)
         if self.eval_split is not None or self.eval_path is not None:
             split = self.eval_split or self.split
-            return self._ref(source, split, role="test", limit=self.eval_limit)
+            return self._ref(source, split, role="test", limit=self.eval_limit, seed=self.eval_shuffle_seed)
         if self.test_size:
             limit = min(self.test_size, self.eval_limit or self.test_size)
-            return self._ref(self.path, self.split, role="train", limit=limit, shuffled=True)
+            return self._ref(self.path, self.split, role="train", limit=limit, seed=self.shuffle_seed)
         return None
 
     def _ref(
-        self, path: str, split: str, *, role: str, limit: int | None, skip: int = 0, shuffled: bool = False
+        self,
+        path: str,
+        split: str,
+        *,
+        role: str,
+        limit: int | None,
+        skip: int = 0,
+        seed: int | None = None,
     ) -> DatasetRef:
+        same = path == self.path
         return DatasetRef(
             id=located(path, f"{self.bundled}_{role}"),
-            config=self.config,
+            config=self.config if same else self.eval_config,
             split=split,
-            revision=self.revision,
-            shuffle_seed=self.shuffle_seed if shuffled else None,
+            revision=self.revision if same else None,
+            shuffle_seed=seed,
             skip=skip,
             limit=limit,
             streaming=self.streaming,
-            mapping=self.mapping,
+            mapping={key: value for key, value in self.mapping.items() if same or key != "exclude"},
         )
 
 
@@ -105,6 +129,60 @@ class PreferenceData(ConversationData):
     bundled: ClassVar[str] = "preference"
     path: str = HH_RLHF
     """File, folder or hub id; ``tiny`` is the bundled pairs."""
+
+
+class ProblemData(ConversationData):
+    """Problems with gold answers of a file, a folder, or a hub dataset."""
+
+    bundled: ClassVar[str] = "arithmetic"
+    path: str = GSM8K
+    """File, folder or hub id; ``tiny`` is the bundled sums."""
+    few_shot: bool = True
+    """Put an example of the format before each problem."""
+    mapping: dict[str, Any] = Field(default_factory=lambda: {"schema": "problem"})
+    """Field mapping: which columns carry problem and answer, and how the answer is found in its column."""
+
+
+_MATH_500 = "HuggingFaceH4/MATH-500"
+_MATH_SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+PROBLEMS: Mapping[str, ProblemData] = MappingProxyType(
+    {
+        "gsm8k": ProblemData(config="main", eval_split="test", mapping={"schema": "problem_hashes"}),
+        "math": ProblemData(
+            path="EleutherAI/hendrycks_math",
+            config="+".join(_MATH_SUBJECTS),
+            split="train+test",
+            eval_path=_MATH_500,
+            eval_split="test",
+            mapping={
+                "schema": "problem_boxed",
+                "exclude": {"column": "problem", "dataset": {"id": _MATH_500, "split": "test"}},
+            },
+        ),
+        "deepmath": ProblemData(
+            path="zwhe99/DeepMath-103K",
+            few_shot=False,
+            mapping={"schema": "problem", "fields": {"problem": "question", "answer": "final_answer"}},
+        ),
+        "polaris": ProblemData(path="POLARIS-Project/Polaris-Dataset-53K", few_shot=False),
+    }
+)
+"""The problems that upstream names. MATH is all subjects with both splits but for the problems of MATH-500, which
+are its test set; DeepMath and Polaris have none, and no example of the format."""
+
+
+def problem_data(dataset: str) -> ProblemData:
+    """The data that a name means: one of ``PROBLEMS``, ``tiny``, or a path of rows with problem and answer."""
+    return PROBLEMS.get(dataset) or ProblemData(path=dataset)
 
 
 def located(path: str, bundled: str) -> str:

@@ -5,14 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from crucible_datasets.formats import SUFFIXES, holds_split, split_of, split_stem
-from crucible_ir import DataError, DatasetRef, NotFoundError, nearest
+from crucible_ir import ConfigError, DataError, DatasetRef, NotFoundError, nearest
 
-__all__ = ["dataset_files", "folder_splits", "looks_like_path"]
+__all__ = ["dataset_files", "folder_splits", "joined", "looks_like_path"]
 
 
 def looks_like_path(name: str) -> bool:
     """Whether a name can only be a path, not a hub id: it ends as data files do, or begins as paths do."""
     return split_stem(Path(name))[1] in SUFFIXES or name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
+def joined(names: str, *, where: str) -> list[str]:
+    """The names that ``+`` joins, in order: splits (``train+test``) or configurations that are read one after another.
+
+    Raises:
+        ConfigError: an empty name, or one that stands twice.
+    """
+    found = names.split("+")
+    if not all(found) or len(set(found)) < len(found):
+        raise ConfigError(
+            what=f"{names!r} has an empty name or one twice",
+            where=where,
+            remedy="join each name once, as a+b",
+        )
+    return found
 
 
 def folder_splits(folder: Path) -> dict[str, list[Path]]:

@@ -1,8 +1,8 @@
 """From rows as read to a snapshot: content digest, mapping, order, skip, limit, and the reference that says so.
 
-Rows are put in order first (over all rows of the source), then mapped, and ``skip`` and ``limit`` count the rows
-that are left; ``limit=500`` is 500 rows even where some were dropped. Rows that are never reached are never mapped,
-so drops count those that were looked at.
+Rows are put in order first (over all rows of the source but those that are excluded), then mapped, and ``skip`` and
+``limit`` count the rows that are left; ``limit=500`` is 500 rows even where some were dropped. Rows that are never
+reached are never mapped, so drops count those that were looked at.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crucible_datasets.digests import ContentDigest, order_digest, transform_digest
+from crucible_datasets.exclusion import Excluded, Load, excluded_by
 from crucible_datasets.mapping import DropCounter, FieldMapping, RowMapper, Unfit, resolve_fields
 from crucible_datasets.order import buffer_shuffle, permutation
 from crucible_datasets.sources import PlacedRow, SourceRows
@@ -80,7 +81,7 @@ def _found(
         update={
             "digest": content,
             "order_digest": order_digest(positions),
-            "transform_digest": transform_digest({k: v for k, v in described.items() if k != "strict"}),
+            "transform_digest": transform_digest(mapping.identity),
             "mapping": {} if described == {"schema": "raw"} else described,
             "rows": len(positions),
         }
@@ -117,8 +118,8 @@ def _of_no_rows(wanted: FieldMapping) -> FieldMapping:
     return replace(wanted, schema="raw", fields={}) if wanted.schema == "auto" else wanted
 
 
-def snapshot_of(source: SourceRows, ref: DatasetRef) -> DatasetSnapshot:
-    """Digest, order and map the rows of a whole source.
+def snapshot_of(source: SourceRows, ref: DatasetRef, *, load: Load | None = None) -> DatasetSnapshot:
+    """Digest, order and map the rows of a whole source; ``load`` reads the dataset whose rows are excluded.
 
     Raises:
         ConfigError: ``ref.mapping`` is wrong, or names columns that are not there.
@@ -126,14 +127,14 @@ def snapshot_of(source: SourceRows, ref: DatasetRef) -> DatasetSnapshot:
         IntegrityError: ``ref`` carries a digest that these rows do not have.
     """
     wanted = FieldMapping.parse(ref.mapping)
-    content = ContentDigest()
-    for row in source:
-        content.add(row)
+    excluded = excluded_by(wanted, load)
+    content, left = _read(source, excluded)
     if not len(source):
         raise _nothing_left(ref, 0, ())
-    mapping = resolve_fields(wanted, [source[n] for n in range(min(_LOOKED_AT, len(source)))])
+    head = [source[n] for n in range(min(_LOOKED_AT, len(source)))]
+    mapping, taken = _settled(wanted, head, excluded, ref)
     mapper = RowMapper(mapping)
-    order = permutation(len(source), ref.shuffle_seed)
+    order = left[permutation(len(left), ref.shuffle_seed)]
     drops: tuple[Drop, ...] = ()
     if mapping.schema == "raw":
         stop = None if ref.limit is None else ref.skip + ref.limit
@@ -142,9 +143,31 @@ def snapshot_of(source: SourceRows, ref: DatasetRef) -> DatasetSnapshot:
     else:
         kept, drops, seen = _fitting(source, order, mapper, ref)
     if not len(kept):
-        raise _nothing_left(ref, seen, drops)
-    found = _found(ref, content.value, kept, mapping)
-    return DatasetSnapshot(ref=found, rows=MappedRows(source, kept, mapper), drops=drops)
+        raise _nothing_left(ref, seen + len(source) - len(left), (*taken, *drops))
+    found = _found(ref, content, kept, mapping)
+    return DatasetSnapshot(ref=found, rows=MappedRows(source, kept, mapper), drops=(*taken, *drops))
+
+
+def _read(source: SourceRows, excluded: Excluded | None) -> tuple[str, npt.NDArray[np.int64]]:
+    """Content digest of all rows, and the positions of those that are not excluded."""
+    content = ContentDigest()
+    left = np.ones(len(source), dtype=np.bool_)
+    for position, row in enumerate(source):
+        content.add(row)
+        if excluded is not None and excluded.takes(row):
+            left[position] = False
+            excluded.count(source.locate(position))
+    return content.value, np.flatnonzero(left)
+
+
+def _settled(
+    wanted: FieldMapping, head: Sequence[Row], excluded: Excluded | None, ref: DatasetRef
+) -> tuple[FieldMapping, tuple[Drop, ...]]:
+    """The mapping with its columns and what it excludes found out, and the rows excluded."""
+    if excluded is None:
+        return resolve_fields(wanted, head), ()
+    excluded.require_column(head, ref.id)
+    return replace(resolve_fields(wanted, head), exclude=excluded.exclusion), excluded.drops
 
 
 def _fitting(
@@ -178,13 +201,17 @@ class RowStream(Iterator[Row]):
         ConfigError, DataError: as ``snapshot_of``, the latter when the row is reached.
     """
 
-    def __init__(self, placed: Iterable[PlacedRow], ref: DatasetRef) -> None:
+    def __init__(self, placed: Iterable[PlacedRow], ref: DatasetRef, *, load: Load | None = None) -> None:
         self._ref = ref
         self._content = ContentDigest()
         wanted = FieldMapping.parse(ref.mapping)
+        self._excluded = excluded_by(wanted, load)
         items = iter(placed)
-        head = list(islice(items, _LOOKED_AT if wanted.schema != "raw" else 0))
-        self.mapping = resolve_fields(wanted, [item.row for item in head]) if head else _of_no_rows(wanted)
+        looked_at = 0 if wanted.schema == "raw" and self._excluded is None else _LOOKED_AT
+        head = list(islice(items, looked_at))
+        self.mapping = _of_no_rows(wanted)
+        if head or not looked_at:
+            self.mapping, _ = _settled(wanted, [item.row for item in head], self._excluded, ref)
         self._mapper = RowMapper(self.mapping)
         self._counter = DropCounter(strict=self.mapping.strict)
         self._positions: list[int] = []
@@ -194,7 +221,11 @@ class RowStream(Iterator[Row]):
     def _read(self, placed: Iterable[PlacedRow]) -> Iterator[tuple[int, PlacedRow]]:
         for position, item in enumerate(placed):
             self._content.add(item.row)
-            yield position, item
+            if self._excluded is None or not self._excluded.takes(item.row):
+                yield position, item
+            else:
+                self._excluded.count(item.where)
+                self._seen += 1
 
     def _deliver(self, placed: Iterable[PlacedRow]) -> Iterator[Row]:
         ref = self._ref
@@ -229,7 +260,7 @@ class RowStream(Iterator[Row]):
     @property
     def drops(self) -> tuple[Drop, ...]:
         """What was left out so far."""
-        return self._counter.drops
+        return (*(() if self._excluded is None else self._excluded.drops), *self._counter.drops)
 
     @property
     def ref(self) -> DatasetRef:
@@ -241,13 +272,15 @@ class RowStream(Iterator[Row]):
         return _found(self._ref, self._content.value, self._positions, self.mapping)
 
 
-def snapshot_of_stream(placed: Iterable[PlacedRow], ref: DatasetRef) -> DatasetSnapshot:
+def snapshot_of_stream(
+    placed: Iterable[PlacedRow], ref: DatasetRef, *, load: Load | None = None
+) -> DatasetSnapshot:
     """Rows of a stream up to ``ref.limit``, held in memory; the content digest is that of the rows read.
 
     Raises:
         ConfigError, DataError, IntegrityError: as ``snapshot_of``.
     """
-    stream = RowStream(placed, ref)
+    stream = RowStream(placed, ref, load=load)
     rows: list[Any] = list(stream)
     if not rows:
         raise nothing_in(stream, ref)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
-from crucible_datasets.files import dataset_files, looks_like_path
+from crucible_datasets.exclusion import Load
+from crucible_datasets.files import dataset_files, joined, looks_like_path
 from crucible_datasets.formats import MAX_LINE_BYTES
 from crucible_datasets.mapping import FieldMapping
 from crucible_datasets.memory import MemoryDataset, MemoryDatasets
@@ -52,8 +54,10 @@ class LocalDatasetStore:
             return True
         return ref.source == "auto" and (ref.id in self._memory or self.path_of(ref).exists())
 
-    def load(self, ref: DatasetRef) -> DatasetSnapshot:
+    def load(self, ref: DatasetRef, *, load_excluded: Load | None = None) -> DatasetSnapshot:
         """Rows of ``ref`` in order, with its digests filled in; see ``snapshot_of`` and ``snapshot_of_stream``.
+
+        A dataset whose rows are excluded is loaded by ``load_excluded``, or here.
 
         Raises:
             NotFoundError: no such path, split or registered name.
@@ -61,38 +65,35 @@ class LocalDatasetStore:
             ConfigError: a mapping, a format or a source that does not fit.
             IntegrityError: ``ref`` carries a digest that the data do not have.
         """
-        if self._in_memory(ref):
-            rows = self._memory.get(ref.id).rows(ref.split)
-            label = f"{ref.id}[{ref.split}], row"
-            if not ref.streaming:
-                return snapshot_of(HeldRows(rows, label=label), ref)
-            return snapshot_of_stream(
-                (PlacedRow(label, number, row) for number, row in enumerate(rows, start=1)), ref
-            )
         FieldMapping.parse(ref.mapping)
-        placed = read_files(self._files(ref), ref, max_line_bytes=self._max_line_bytes)
-        return snapshot_of_stream(placed, ref) if ref.streaming else snapshot_of(HeldRows.of(placed), ref)
+        load = load_excluded or self.load
+        placed = self._placed(ref)
+        if ref.streaming:
+            return snapshot_of_stream(placed, ref, load=load)
+        return snapshot_of(HeldRows.of(placed), ref, load=load)
 
-    def stream(self, ref: DatasetRef) -> RowStream:
-        """Rows of ``ref`` one after the other, with bounded memory.
+    def stream(self, ref: DatasetRef, *, load_excluded: Load | None = None) -> RowStream:
+        """Rows of ``ref`` one after the other, with bounded memory; ``load_excluded`` as for ``load``.
 
         Raises:
             NotFoundError, DataError, ConfigError: as ``load``; a bad row when it is reached.
         """
-        if self._in_memory(ref):
-            rows = self._memory.get(ref.id).rows(ref.split)
-            label = f"{ref.id}[{ref.split}], row"
-            return RowStream((PlacedRow(label, n, row) for n, row in enumerate(rows, start=1)), ref)
-        return RowStream(read_files(self._files(ref), ref, max_line_bytes=self._max_line_bytes), ref)
+        return RowStream(self._placed(ref), ref, load=load_excluded or self.load)
 
-    def check(self, ref: DatasetRef) -> None:
+    def check(self, ref: DatasetRef, *, check_excluded: Callable[[DatasetRef], None] | None = None) -> None:
         """Look whether ``load`` can begin: the data exist, the mapping fits, the first rows are readable.
+
+        A dataset whose rows are excluded is looked at by ``check_excluded``, or here.
 
         Raises:
             NotFoundError, DataError, ConfigError: as ``load``.
         """
+        exclude = FieldMapping.parse(ref.mapping).exclude
+        if exclude is not None:
+            (check_excluded or self.check)(exclude.dataset)
         head = ref.model_copy(
             update={
+                "mapping": {key: value for key, value in ref.mapping.items() if key != "exclude"},
                 "limit": 1,
                 "skip": 0,
                 "shuffle_seed": None,
@@ -109,6 +110,23 @@ class LocalDatasetStore:
         if ref.source == "memory":
             return True
         return ref.source == "auto" and ref.id in self._memory and not self.path_of(ref).exists()
+
+    def _placed(self, ref: DatasetRef) -> Iterator[PlacedRow]:
+        """Rows of every split that ``ref.split`` joins; what is not there is said before the first is read."""
+        parts = [ref.model_copy(update={"split": name}) for name in joined(ref.split, where="dataset.split")]
+        if self._in_memory(ref):
+            held = [
+                (f"{ref.id}[{part.split}], row", self._memory.get(ref.id).rows(part.split)) for part in parts
+            ]
+            return (
+                PlacedRow(label, number, row)
+                for label, rows in held
+                for number, row in enumerate(rows, start=1)
+            )
+        files = [(part, self._files(part)) for part in parts]
+        return chain.from_iterable(
+            read_files(paths, part, max_line_bytes=self._max_line_bytes) for part, paths in files
+        )
 
     def _files(self, ref: DatasetRef) -> list[Path]:
         path = self.path_of(ref)

@@ -47,8 +47,9 @@ class DatasetRef(Ref):
     format: Literal["auto", "jsonl", "csv", "json", "parquet"] = "auto"
     """File format; ``auto`` goes by the file's name."""
     config: str | None = None
-    """Configuration of a hub dataset."""
+    """Configuration of a hub dataset; ``a+b`` reads one after the other."""
     split: str = "train"
+    """Which part of it; ``train+test`` reads one after the other."""
     revision: str | None = None
     shuffle_seed: int | None = None
     """Order rows by ``default_rng(seed).permutation(n)``; None keeps the order of the source."""

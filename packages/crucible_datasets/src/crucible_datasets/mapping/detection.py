@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crucible_datasets.mapping.field_mapping import FieldMapping
 from crucible_datasets.mapping.schemas import SCHEMAS, Schema
@@ -70,9 +70,7 @@ def resolve_fields(mapping: FieldMapping, rows: Iterable[Row]) -> FieldMapping:
     rows = list(rows)
     if mapping.schema == "auto":
         found = detect_schema(rows)
-        return FieldMapping(
-            schema=found.schema, fields=found.fields, keep=mapping.keep, strict=mapping.strict
-        )
+        return replace(mapping, schema=found.schema, fields=found.fields)
     columns = columns_of(rows)
     schema = SCHEMAS[mapping.schema]
     usual = _fields(schema, [name for name in columns if name not in mapping.fields.values()])
@@ -102,9 +100,4 @@ def resolve_fields(mapping: FieldMapping, rows: Iterable[Row]) -> FieldMapping:
         )
     if problems:
         raise ConfigError(problems=problems)
-    return FieldMapping(
-        schema=schema.name,
-        fields={field: str(column) for field, column in fields.items()},
-        keep=mapping.keep,
-        strict=mapping.strict,
-    )
+    return replace(mapping, fields={field: str(column) for field, column in fields.items()})

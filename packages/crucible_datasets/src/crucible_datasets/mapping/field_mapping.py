@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from crucible_datasets.mapping.exclusion import Exclusion
 from crucible_datasets.mapping.schemas import SCHEMAS
 from crucible_ir import ConfigError, Problem, nearest
 
 __all__ = ["FieldMapping"]
 
-_KEYS = ("schema", "fields", "keep", "strict")
+_KEYS = ("schema", "fields", "keep", "strict", "exclude")
 
 
 def _schema_named(given: Any, fields: Mapping[str, str], problems: list[Problem]) -> str:
@@ -82,14 +83,16 @@ class FieldMapping:
 
     Written as a dict: ``{"schema": "prompt_completion", "fields": {"prompt": "question"}, "keep": ["id"]}``. An
     empty dict, and ``schema: raw``, leave rows as they are; ``schema: auto`` finds the schema from the columns.
-    ``keep`` is ``true`` for every column the schema does not use, or a list of names. ``strict`` makes the first
-    row that does not fit an error instead of a counted drop.
+    ``exclude`` leaves out rows that another dataset holds too. ``keep`` is ``true`` for every column the schema
+    does not use, or a list of names. ``strict`` makes the first row that does not fit an error instead of a
+    counted drop.
     """
 
     schema: str = "raw"
     fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     keep: bool | tuple[str, ...] = False
     strict: bool = False
+    exclude: Exclusion | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> FieldMapping:
@@ -132,12 +135,22 @@ class FieldMapping:
         strict = given.get("strict", False)
         if not isinstance(strict, bool):
             problems.append(Problem(path="mapping.strict", message=f"{strict!r} is neither true nor false"))
+        exclude = Exclusion.parse(given["exclude"], problems) if given.get("exclude") is not None else None
         if problems:
             raise ConfigError(problems=problems)
-        return cls(schema=schema, fields=MappingProxyType(dict(fields)), keep=keep, strict=strict)
+        return cls(
+            schema=schema, fields=MappingProxyType(dict(fields)), keep=keep, strict=strict, exclude=exclude
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The dict that ``parse`` reads back to this mapping."""
         keep = list(self.keep) if isinstance(self.keep, tuple) else self.keep
         full = {"schema": self.schema, "fields": dict(self.fields), "keep": keep, "strict": self.strict}
-        return {key: value for key, value in full.items() if key == "schema" or value}
+        found = {key: value for key, value in full.items() if key == "schema" or value}
+        return found if self.exclude is None else found | {"exclude": self.exclude.as_dict()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes the rows what they are: ``as_dict`` without ``strict``, and what is excluded by its digests."""
+        found = {key: value for key, value in self.as_dict().items() if key != "strict"}
+        return found if self.exclude is None else found | {"exclude": self.exclude.identity}

@@ -18,7 +18,7 @@ from crucible_datasets import (
     snapshot_of,
     snapshot_of_stream,
 )
-from crucible_datasets.files import dataset_files, looks_like_path
+from crucible_datasets.files import dataset_files, joined, looks_like_path
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, Row
 from crucible_kitchen.adapters.hf_client import HubErrors, NoProgressBars, hub_token, missing_sdk
 
@@ -64,13 +64,14 @@ class HuggingFaceDatasetStore:
             IntegrityError: ``ref`` carries a digest that the data do not have.
         """
         if self._is_local(ref):
-            return self._local.load(ref)
+            return self._local.load(ref, load_excluded=self.load)
         FieldMapping.parse(ref.mapping)
         with self._errors(ref):
             dataset, ref = self._open(ref)
             if ref.streaming:
-                return snapshot_of_stream(self._placed(dataset, ref), ref)
-            return snapshot_of(_ArrowRows(dataset, label=f"{ref.id}[{ref.split}], row"), ref)
+                return snapshot_of_stream(self._placed(dataset, ref), ref, load=self.load)
+            rows = _ArrowRows(dataset, label=f"{ref.id}[{ref.split}], row")
+            return snapshot_of(rows, ref, load=self.load)
 
     def stream(self, ref: DatasetRef) -> RowStream:
         """Rows of ``ref`` one after the other, with bounded memory.
@@ -79,10 +80,10 @@ class HuggingFaceDatasetStore:
             NotFoundError, ConfigError, ServiceError, DataError: as ``load``.
         """
         if self._is_local(ref):
-            return self._local.stream(ref)
+            return self._local.stream(ref, load_excluded=self.load)
         with self._errors(ref):
             dataset, ref = self._open(ref.model_copy(update={"streaming": True}))
-            return RowStream(self._placed(dataset, ref), ref)
+            return RowStream(self._placed(dataset, ref), ref, load=self.load)
 
     def check(self, ref: DatasetRef) -> None:
         """Look whether ``load`` can begin: files exist; a hub repository exists and lets this token in.
@@ -93,9 +94,11 @@ class HuggingFaceDatasetStore:
             NotFoundError, ConfigError, ServiceError, DataError: as ``load``.
         """
         if self._is_local(ref):
-            self._local.check(ref)
+            self._local.check(ref, check_excluded=self.check)
             return
-        FieldMapping.parse(ref.mapping)
+        exclude = FieldMapping.parse(ref.mapping).exclude
+        if exclude is not None:
+            self.check(exclude.dataset)
         if not self._exists_here(ref):
             with self._errors(ref):
                 self._commit(ref)
@@ -134,30 +137,52 @@ class HuggingFaceDatasetStore:
         return info.sha
 
     def _open(self, ref: DatasetRef) -> tuple[Any, DatasetRef]:
+        """The rows of every configuration and split that ``ref`` joins, and ``ref`` with the commit they are of."""
         import datasets
-        import huggingface_hub
+
+        splits = joined(ref.split, where="dataset.split")
+        configs = [None] if ref.config is None else joined(ref.config, where="dataset.config")
+        parts = [ref.model_copy(update={"config": c, "split": s}) for c in configs for s in splits]
+        if self._exists_here(ref):
+            pieces = [self._open_here(part) for part in parts]
+        else:
+            ref = ref.model_copy(update={"revision": self._commit(ref)})
+            given = {"revision": ref.revision, "token": hub_token()}
+            pieces = [self._load_dataset(part.id, part, **given) for part in parts]
+        return pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces), ref
+
+    def _open_here(self, ref: DatasetRef) -> Any:
+        """The rows of a Parquet file, a folder of them, or a saved dataset."""
+        import datasets
 
         path = self._local.path_of(ref)
-        here = self._exists_here(ref)
-        if here and path.is_dir() and (path / "state.json").exists():
-            return datasets.load_from_disk(str(path)), ref
-        if here and path.is_dir() and (path / "dataset_dict.json").exists():
+        if path.is_file():
+            dataset_files(path, ref)
+            named = ref.model_copy(update={"config": None})
+            return self._load_dataset("parquet", named, data_files={ref.split: str(path)})
+        if (path / "state.json").exists():
+            return datasets.load_from_disk(str(path))
+        if (path / "dataset_dict.json").exists():
             saved = datasets.load_from_disk(str(path))
             if ref.split not in saved:
                 raise ValueError(f'Unknown split "{ref.split}". Should be one of {list(saved)}.')
-            return saved[ref.split], ref
-        given: dict[str, Any] = {"split": ref.split, "streaming": ref.streaming, "cache_dir": self._cache_dir}
-        if here and path.is_file():
-            dataset_files(path, ref)
+            return saved[ref.split]
+        return self._load_dataset(str(path.absolute()), ref)
+
+    def _load_dataset(self, path: str, ref: DatasetRef, **given: Any) -> Any:
+        """``datasets.load_dataset`` of one configuration and split, without progress bars."""
+        import datasets
+        import huggingface_hub
+
         with NoProgressBars(datasets.utils), NoProgressBars(huggingface_hub.utils):
-            if here and path.is_file():
-                given["data_files"] = {ref.split: str(path)}
-                return datasets.load_dataset("parquet", **given), ref
-            if here:
-                return datasets.load_dataset(str(path.absolute()), ref.config, **given), ref
-            commit = self._commit(ref)
-            found = datasets.load_dataset(ref.id, ref.config, revision=commit, token=hub_token(), **given)
-        return found, ref.model_copy(update={"revision": commit})
+            return datasets.load_dataset(
+                path,
+                ref.config,
+                split=ref.split,
+                streaming=ref.streaming,
+                cache_dir=self._cache_dir,
+                **given,
+            )
 
     def _placed(self, dataset: Any, ref: DatasetRef) -> Iterator[PlacedRow]:
         label = f"{ref.id}[{ref.split}], row"

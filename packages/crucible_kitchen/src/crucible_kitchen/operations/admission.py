@@ -157,6 +157,7 @@ def admit_experiment(experiment: Experiment, *, roots: tuple[Path, ...] = ()) ->
         ref = getattr(experiment, name)
         if ref is not None:
             problems += _local(ref.id, f"{name}.id", roots)
+            problems += _places(ref.mapping, f"{name}.mapping", roots)
     if experiment.model is not None:
         problems += _local(experiment.model.uri or experiment.model.id, "model", roots)
     if problems:
