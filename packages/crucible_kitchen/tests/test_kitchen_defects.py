@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_ir import CheckpointRef, ConfigError, DatasetRef, Experiment, ScheduleSpec, ServiceError
+from crucible_ir import (
+    CheckpointRef,
+    ConfigError,
+    DatasetRef,
+    DatasetSnapshot,
+    Experiment,
+    ScheduleSpec,
+    ServiceError,
+)
 from crucible_kitchen.api import Crucible
-from crucible_kitchen.stages.keys import DATASET, PROVENANCE, TEACHER
+from crucible_kitchen.stages.build_datums import BuildDatums
+from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE, RENDERER, TEACHER
 from crucible_kitchen.stages.load_dataset import LoadDataset
 from crucible_kitchen.stages.load_teacher import LoadTeacher
 from crucible_kitchen.stages.sample_teacher import SampleTeacher
@@ -22,6 +31,7 @@ from crucible_testing.backend import BigramBackend, BigramSampler, BigramTrainin
 from crucible_testing.bench import StageBench, plant_bigram, toy_experiment
 from crucible_testing.byte_tokenizer import END, ByteTokenizer
 from crucible_train.ports import Handle
+from crucible_train.renderers import RoleColonRenderer
 from crucible_train.schedules import lr_multiplier
 from crucible_train.types import Datum, ModelInput, SampleResponse, SamplingParams
 
@@ -283,3 +293,35 @@ def test_a_loss_that_preferences_would_not_use_is_refused(crucible: Crucible, ma
     other = experiment.training.model_copy(update={"loss": "importance_sampling"})
     with pytest.raises(ConfigError, match=r"training\.loss: preference training does not act on it"):
         crucible.plan(experiment.model_copy(update={"training": other}))
+
+
+# --- what is trained -------------------------------------------------------------------------------------------
+
+
+class Rewriting(RoleColonRenderer):
+    """A format whose history is not what was sampled."""
+
+    has_extension_property = False  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("renderer", "what", "turns", "warned"),
+    [
+        (Rewriting, "all_assistant_messages", 2, True),
+        (Rewriting, "all_tokens", 2, True),
+        (Rewriting, "last_assistant_message", 2, False),
+        (Rewriting, "all_assistant_messages", 1, False),
+        (RoleColonRenderer, "all_assistant_messages", 2, False),
+    ],
+)
+def test_training_turns_that_stand_otherwise_than_they_are_sampled_is_said(
+    tmp_path: Path, renderer: type[RoleColonRenderer], what: str, turns: int, warned: bool
+) -> None:
+    bench = StageBench(tmp_path / "run", toy_experiment(tmp_path))
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    bench[DATASET] = DatasetSnapshot(ref=DatasetRef(id="rows"), rows=[{"messages": turn * turns}] * 4)
+    bench[EVAL_DATASET] = None
+    bench[RENDERER] = renderer(ByteTokenizer())
+    bench.run(BuildDatums, train_on_what=what)
+    said = [data["message"] for data in bench.of("log")]
+    assert [text.startswith("4 of 4 examples train earlier turns") for text in said] == [True] * warned

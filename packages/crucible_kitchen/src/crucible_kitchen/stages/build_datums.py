@@ -97,6 +97,7 @@ class BuildDatums(Stage):
                 },
             )
         self._look_for_silent(ctx, examples, role)
+        self._look_for_rewritten(ctx, examples, role)
         if not examples and role == "train":
             raise DataError(
                 what="no row could be rendered",
@@ -119,6 +120,23 @@ class BuildDatums(Stage):
             )
         message = f"{silent} of {len(examples)} examples have {cut}; they count in batches and teach nothing"
         ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role})
+
+    def _look_for_rewritten(self, ctx: StageContext, examples: Sequence[Example], role: str) -> None:
+        """Turns that are trained as history has them, in a format that rewrites history, are worth a warning."""
+        renderer, what = ctx.get(RENDERER), self.options.train_on_what
+        if renderer.has_extension_property or what is TrainOnWhat.LAST_ASSISTANT_MESSAGE:
+            return
+        several = sum(
+            sum(message.get("role") == "assistant" for message in example.messages) > 1
+            for example in examples
+        )
+        if several:
+            message = (
+                f"{several} of {len(examples)} examples train earlier turns as {renderer.name!r} writes them "
+                "into history, which is not how they are sampled; "
+                "train_on_what=last_assistant_message trains the last turn alone"
+            )
+            ctx.emit(EventType.LOG, {"level": "warning", "message": message, "role": role})
 
     def _example(self, ctx: StageContext, messages: Sequence[dict[str, Any]], identity: str) -> Example:
         datum = conversation_to_datum(
