@@ -36,7 +36,6 @@ class EventType(StrEnum):
     EVALUATION_COMPLETED = "evaluation.completed"
     MODEL_REGISTERED = "model.registered"
     ARTIFACT_WRITTEN = "artifact.written"
-    USAGE = "usage"
     LOG = "log"
 
 
