@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from crucible_ir import (
     ServiceError,
 )
 from crucible_kitchen.api import Crucible
+from crucible_kitchen.cli.progress import facts_of
+from crucible_kitchen.stages.build_comparisons import BuildComparisons
 from crucible_kitchen.stages.build_datums import BuildDatums
-from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE, RENDERER, TEACHER
+from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, EXAMPLES, PROVENANCE, RENDERER, TEACHER
 from crucible_kitchen.stages.load_dataset import LoadDataset
 from crucible_kitchen.stages.load_teacher import LoadTeacher
 from crucible_kitchen.stages.sample_teacher import SampleTeacher
@@ -325,3 +327,53 @@ def test_training_turns_that_stand_otherwise_than_they_are_sampled_is_said(
     bench.run(BuildDatums, train_on_what=what)
     said = [data["message"] for data in bench.of("log")]
     assert [text.startswith("4 of 4 examples train earlier turns") for text in said] == [True] * warned
+
+
+def test_a_pair_that_cannot_be_built_leaves_the_other_pairs_together(tmp_path: Path) -> None:
+    questions = ["a", "b", "c" * 200, "d", "e" * 200, "f"]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": question}],
+            "chosen": [{"role": "assistant", "content": "yes"}],
+            "rejected": [{"role": "assistant", "content": "no"}],
+        }
+        for question in questions
+    ]
+    bench = StageBench(tmp_path / "run", toy_experiment(tmp_path))
+    bench[DATASET] = DatasetSnapshot(ref=DatasetRef(id="rows"), rows=rows)
+    bench[EVAL_DATASET] = None
+    bench[RENDERER] = RoleColonRenderer(ByteTokenizer())
+    bench.run(BuildComparisons, on_error="drop")
+    spelled = [
+        tuple(ByteTokenizer().decode(datum.model_input.to_ints()) for datum in example.datums)
+        for example in bench[EXAMPLES]
+    ]
+    asked = [f"User: {question}\n\nAssistant:" for question in questions if len(question) == 1]
+    assert len(spelled) == 4
+    for prompt, (chosen, rejected) in zip(asked, spelled, strict=True):
+        assert chosen.startswith(prompt)
+        assert chosen.removeprefix(prompt).strip().startswith("yes")
+        assert rejected.startswith(prompt)
+        assert rejected.removeprefix(prompt).strip().startswith("no")
+
+
+# --- what is shown --------------------------------------------------------------------------------------------
+
+
+def test_every_figure_that_progress_shows_is_one_that_a_workflow_reports(
+    crucible: Crucible, made: Make
+) -> None:
+    class Asked(dict[str, float]):
+        names: ClassVar[set[str]] = set()
+
+        def __contains__(self, name: object) -> bool:
+            self.names.add(str(name))
+            return False
+
+    facts_of(Asked())
+    reported: set[str] = set()
+    for name in WORKFLOWS:
+        record = crucible.run(made(name))
+        reported |= {name for row in crucible.metrics(record.run_id).rows for name in row.metrics}
+    assert len(Asked.names) >= 5
+    assert Asked.names - reported == set()
