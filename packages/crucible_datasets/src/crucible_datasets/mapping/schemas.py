@@ -1,7 +1,8 @@
 """The schemas that rows come in, each with its columns and what a row becomes.
 
 Chat schemas give ``{"messages": [...]}``; preference schemas give ``{"prompt": [...], "chosen": [...],
-"rejected": [...]}``, lists of messages all, where chosen and rejected go on from the prompt. Problem schemas give
+"rejected": [...]}``, lists of messages all, where chosen and rejected go on from the prompt. A score below 0 is for
+the first response, one above 0 for the second, and 0 is a tie, which nobody wins. Problem schemas give
 ``{"problem": text, "answer": text}``, and are never guessed: a row of theirs could as well be a chat.
 """
 
@@ -138,6 +139,19 @@ def _preference_conversations(values: Values) -> dict[str, Any]:
     return _answers(chosen[:shared], chosen[shared:], rejected[shared:])
 
 
+def _preference_scored(values: Values) -> dict[str, Any]:
+    prompt = _system(values, text_or_messages(values["prompt"], role="user", field="prompt"))
+    first, second = (
+        text_or_messages(values[name], role="assistant", field=name) for name in ("first", "second")
+    )
+    score = values["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+        raise Unfit("score is missing" if score is None else "score is no number")
+    if score == 0:
+        raise Unfit("a tie: neither response is preferred")
+    return _answers(prompt, first, second) if score < 0 else _answers(prompt, second, first)
+
+
 _SYSTEM = ("system", ("system", "system_prompt"))
 _COMPLETIONS = ("completion", "response", "output", "answer")
 _PROBLEM = ("problem", ("problem", "question", "query"))
@@ -150,8 +164,8 @@ SCHEMAS: Mapping[str, Schema] = MappingProxyType(
                 name="preference",
                 fields=(
                     ("prompt", ("prompt", "question", "instruction", "conversations")),
-                    ("chosen", ("chosen",)),
-                    ("rejected", ("rejected",)),
+                    ("chosen", ("chosen", "chosen_response")),
+                    ("rejected", ("rejected", "rejected_response")),
                     _SYSTEM,
                 ),
                 required=frozenset({"prompt", "chosen", "rejected"}),
@@ -165,6 +179,18 @@ SCHEMAS: Mapping[str, Schema] = MappingProxyType(
                 ),
                 required=frozenset({"chosen", "rejected"}),
                 turn=_preference_conversations,
+            ),
+            Schema(
+                name="preference_scored",
+                fields=(
+                    ("prompt", ("context", "prompt")),
+                    ("first", ("response1", "response_1")),
+                    ("second", ("response2", "response_2")),
+                    ("score", ("overall_preference",)),
+                    _SYSTEM,
+                ),
+                required=frozenset({"prompt", "first", "second", "score"}),
+                turn=_preference_scored,
             ),
             Schema(
                 name="messages",
