@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PORT_FILES = sorted((ROOT / "packages/crucible_train/src/crucible_train/ports").glob("*.py"))
 SUITE_FILES = sorted((ROOT / "packages/crucible_testing/src/crucible_testing").glob("**/*.py"))
 TEST_FILES = sorted([*ROOT.glob("packages/*/tests/**/test_*.py"), *ROOT.glob("tests/**/test_*.py")])
-SEAMS = {"crucible.commands", "crucible.recipes", "crucible.workflows", "crucible.stages"}
+SEAMS = {
+    "crucible.commands",
+    "crucible.environments",
+    "crucible.recipes",
+    "crucible.stages",
+    "crucible.workflows",
+}
 NOT_PORTS = {"Handle"}  # what calls of a port return; its suite is the port's
 
 

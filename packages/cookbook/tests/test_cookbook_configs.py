@@ -17,7 +17,8 @@ from crucible_cookbook.recipes.chat_sl import ChatSl, ChatSlConfig
 from crucible_cookbook.recipes.distillation import Distillation
 from crucible_cookbook.recipes.preference import Preference, PreferenceConfig
 from crucible_cookbook.recipes.sl_basic import SlBasic, SlBasicConfig
-from crucible_cookbook.supervised import SupervisedConfig, model_ref
+from crucible_cookbook.settings import model_ref
+from crucible_cookbook.supervised import SupervisedConfig
 from crucible_ir import AdapterError, ConfigError, DatasetRef, Experiment, StageDef, TrainingConfig
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "supervised_defaults.json").read_text())

@@ -44,6 +44,7 @@ OTHERS: dict[str, Any] = {
 WITH: dict[str, dict[str, Any]] = {
     "data.test_size": {"eval_split": None},
     "data.eval_split": {"eval_path": "org/held"},
+    "data.eval_config": {"eval_path": "org/held"},
 }
 """What else must be given for a setting to have something to act on."""
 

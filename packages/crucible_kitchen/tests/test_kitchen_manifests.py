@@ -52,6 +52,7 @@ def test_offline_is_all_local() -> None:
         "metrics_store": "jsonl",
         "model_registry": "sqlite",
         "blob_store": "local",
+        "python_bridge": "math",
     }
 
 

@@ -21,6 +21,7 @@ from crucible_kitchen.stages.keys import (
     EVAL_DATASET,
     EVAL_EXAMPLES,
     EXAMPLES,
+    FORWARD_BACKWARD,
     IN_FLIGHT,
     LAST_EVALUATION,
     PENDING_METRICS,
@@ -80,7 +81,7 @@ def test_every_example_gets_a_record(tmp_path: Path) -> None:
 
 def test_gradients_and_weights_are_left_as_they_are(tmp_path: Path) -> None:
     bench = ready(tmp_path)
-    bench[BATCH] = [example.datum for example in bench[EXAMPLES][:4]]
+    bench[BATCH], bench[FORWARD_BACKWARD] = [example.datum for example in bench[EXAMPLES][:4]], []
     bench.run(ForwardBackward)
     table = bench.backend.clients[0].table
     weights, gradient = table.weights.copy(), table.gradient.copy()

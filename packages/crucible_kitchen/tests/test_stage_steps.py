@@ -23,12 +23,15 @@ from crucible_kitchen.stages.keys import (
     EPOCH,
     EVALUATION_DUE,
     EXAMPLES,
+    FORWARD_BACKWARD,
     IN_FLIGHT,
     LEARNING_RATE,
+    OPTIM_STEPS,
     PENDING_METRICS,
     SESSION,
     STEP,
     TOTAL_STEPS,
+    USED_PASSES,
 )
 from crucible_kitchen.stages.log_metrics import LogMetrics
 from crucible_kitchen.stages.optim_step import OptimStep
@@ -253,12 +256,15 @@ def test_the_optimiser_gets_the_experiments_settings(tmp_path: Path) -> None:
             seen.append(params)
 
     bench[SESSION] = Session()  # type: ignore[assignment]
-    bench[LEARNING_RATE] = 0.15
+    bench[LEARNING_RATE], bench[OPTIM_STEPS], bench[USED_PASSES] = 0.15, [], 0
+    bench[FORWARD_BACKWARD] = [object()]  # type: ignore[list-item]
     bench.run(OptimStep)
     (params,) = seen
     assert (params.learning_rate, params.beta1, params.beta2) == (0.15, 0.5, 0.6)
     assert (params.eps, params.weight_decay, params.grad_clip_norm) == (1e-3, 0.25, 0.125)
-    assert bench[STEP] == 1
+    assert len(bench[OPTIM_STEPS]) == 1
+    bench.run(OptimStep)
+    assert len(seen) == 1  # no pass was submitted since, so there is no gradient to step with
 
 
 def test_the_loss_and_its_settings_are_handed_on(tmp_path: Path) -> None:
@@ -270,7 +276,7 @@ def test_the_loss_and_its_settings_are_handed_on(tmp_path: Path) -> None:
             seen.append((len(data), loss, config))
 
     bench[SESSION] = Session()  # type: ignore[assignment]
-    bench[BATCH] = [bench[EXAMPLES][0].datum]
+    bench[BATCH], bench[FORWARD_BACKWARD] = [bench[EXAMPLES][0].datum], []
     bench.run(ForwardBackward)
     assert seen == [(1, "cross_entropy", {"clip": 0.2})]
 

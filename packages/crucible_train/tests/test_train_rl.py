@@ -394,7 +394,7 @@ def test_every_member_of_a_group_tries_the_same_sum(mini: FileTokenizer) -> None
 
     builders = dataset.get_batch(1)
     assert all(isinstance(builder, EnvGroupBuilder) for builder in builders)
-    groups = [asyncio.run(rollout_group(builder, complete)) for builder in builders]
+    groups = [asyncio.run(rollout_group(builder, lambda _: complete)) for builder in builders]
     for i, one in enumerate(groups):
         assert len(set(answers[4 * i : 4 * i + 4])) == 1
         assert one.total_rewards() == [1.0, 1.0, 1.0, 0.0]
@@ -468,11 +468,11 @@ class Pair:
 
 
 def test_a_group_has_the_rewards_of_its_members_and_its_own() -> None:
-    found = asyncio.run(rollout_group(Pair(), says_five))
+    found = asyncio.run(rollout_group(Pair(), lambda _: says_five))
     assert found.total_rewards() == [3.0, 0.0]
     assert [dict(m) for m in found.metrics] == [{"win": 1.0}, {"win": 0.0}]
     with pytest.raises(DataError, match="1 group rewards for 2 members"):
-        asyncio.run(rollout_group(Pair([1.0]), says_five))
+        asyncio.run(rollout_group(Pair([1.0]), lambda _: says_five))
 
 
 def test_a_member_that_fails_raises_its_own_error() -> None:
@@ -480,7 +480,7 @@ def test_a_member_that_fails_raises_its_own_error() -> None:
         raise ServiceError(what="gone", where="sampler", remedy="start it")
 
     with pytest.raises(ServiceError, match="gone"):
-        asyncio.run(rollout_group(Pair(), fails))
+        asyncio.run(rollout_group(Pair(), lambda _: fails))
 
 
 def test_a_group_is_one_problem_by_construction(mini: FileTokenizer) -> None:

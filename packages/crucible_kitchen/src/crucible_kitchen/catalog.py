@@ -1,4 +1,4 @@
-"""Recipes and workflows that installed packages registered."""
+"""Recipes, workflows and environments that installed packages registered."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from crucible_ir import AdapterError, PipelineNode
+from crucible_kitchen.environments.environment import Environment
 from crucible_kitchen.plugins.discovery import find
-from crucible_kitchen.plugins.groups import RECIPES, WORKFLOWS
+from crucible_kitchen.plugins.groups import ENVIRONMENTS, RECIPES, WORKFLOWS
 from crucible_kitchen.plugins.loading import load
 from crucible_kitchen.recipes import Recipe
 
-__all__ = ["recipe", "workflow"]
+__all__ = ["environment", "recipe", "workflow"]
 
 
 def workflow(name: str) -> Callable[..., tuple[PipelineNode, ...]]:
@@ -39,3 +40,20 @@ def recipe(name: str) -> Recipe[Any]:
             remedy="let the entry point name a Recipe class",
         )
     return found()
+
+
+def environment(name: str) -> type[Environment]:
+    """The registered environment class of that name.
+
+    Raises:
+        AdapterError: unknown, owned twice, not importable, or not an environment.
+    """
+    plugin = find(ENVIRONMENTS, name)
+    found = load(plugin)
+    if not (isinstance(found, type) and issubclass(found, Environment)):
+        raise AdapterError(
+            what=f"{plugin.name!r} of {plugin.package} is no subclass of Environment",
+            where=ENVIRONMENTS,
+            remedy="let the entry point name an Environment class",
+        )
+    return found

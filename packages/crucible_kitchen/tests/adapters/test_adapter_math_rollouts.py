@@ -51,7 +51,7 @@ def rolled_out(grader: MathGrader, answers: list[str], gold: str) -> TrajectoryG
         tokens = tokenizer.encode(f" It is \\boxed{{{next(remaining)}}}.\n\nUser:")
         return SampledSequence(tokens=tokens, logprobs=[-1.0] * len(tokens), stop_reason="stop")
 
-    return asyncio.run(rollout_group(ProblemGroup(env=env, num_envs=len(answers)), complete))
+    return asyncio.run(rollout_group(ProblemGroup(env=env, num_envs=len(answers)), lambda _: complete))
 
 
 def rewards_of(group: TrajectoryGroup) -> list[float | None]:

@@ -8,13 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from crucible_cookbook.data import ConversationData
-from crucible_cookbook.supervised import (
-    SupervisedConfig,
-    base_experiment,
-    model_ref,
-    renderer_of,
-    workflow_options,
-)
+from crucible_cookbook.settings import model_ref, renderer_of
+from crucible_cookbook.supervised import SupervisedConfig, base_experiment, workflow_options
 from crucible_ir import Experiment
 from crucible_kitchen.recipes import Recipe
 from crucible_kitchen.workflows.distillation import DistillationOptions, distillation

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from crucible_cookbook.data import PreferenceData
-from crucible_cookbook.supervised import TrainingSettings, base_experiment, renderer_of
+from crucible_cookbook.settings import renderer_of
+from crucible_cookbook.supervised import RowSettings, base_experiment
 from crucible_ir import Experiment
 from crucible_kitchen.recipes import Recipe
 from crucible_kitchen.workflows.preference import PreferenceOptions, preference
@@ -16,7 +17,7 @@ from crucible_kitchen.workflows.preference import PreferenceOptions, preference
 __all__ = ["Preference", "PreferenceConfig"]
 
 
-class PreferenceConfig(TrainingSettings):
+class PreferenceConfig(RowSettings):
     """Settings of ``preference``."""
 
     data: PreferenceData = PreferenceData(eval_split="test", eval_limit=1024)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["COMMANDS", "PORTS", "RECIPES", "STAGES", "WORKFLOWS", "PortGroup", "group_of"]
+__all__ = ["COMMANDS", "ENVIRONMENTS", "PORTS", "RECIPES", "STAGES", "WORKFLOWS", "PortGroup", "group_of"]
 
 COMMANDS = "crucible.commands"
 """Verbs of the ``crucible`` command."""
@@ -16,6 +16,8 @@ WORKFLOWS = "crucible.workflows"
 """Functions that return the nodes of a pipeline."""
 STAGES = "crucible.stages"
 """Stage classes that a pipeline names."""
+ENVIRONMENTS = "crucible.environments"
+"""Kinds of problems that reinforcement learning is done on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,11 +35,12 @@ class ForwardBackwardPairs(Stage):
     """Submit the forward and backward pass of this step's pairs under the preference loss."""
 
     name = "forward_backward_pairs"
-    reads = (SESSION, BATCH, REFERENCE, _ITEM)
+    reads = (SESSION, BATCH, REFERENCE, FORWARD_BACKWARD, _ITEM)
     writes = (FORWARD_BACKWARD,)
     options_model = PairLossOptions
 
     async def run(self, ctx: StageContext) -> None:
         """The loss is a mean over pairs, so a batch is one pass; nothing is awaited here."""
         loss = dpo_loss(ctx.get(REFERENCE)[ctx.get(_ITEM)], self.options.settings())
-        ctx.set(FORWARD_BACKWARD, [ctx.get(SESSION).forward_backward_custom(ctx.get(BATCH), loss)])
+        made = ctx.get(SESSION).forward_backward_custom(ctx.get(BATCH), loss)
+        ctx.set(FORWARD_BACKWARD, [*ctx.get(FORWARD_BACKWARD), made])

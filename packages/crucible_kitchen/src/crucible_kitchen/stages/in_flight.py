@@ -20,11 +20,13 @@ class SubmittedStep:
     step: int
     batch: Sequence[Datum]
     passes: Sequence[Handle[ForwardBackwardOutput]]
-    optim: Handle[OptimStepOutput]
+    optims: Sequence[Handle[OptimStepOutput]]
     metrics: Mapping[str, float]
 
 
-Summarise = Callable[[SubmittedStep, Sequence[ForwardBackwardOutput], OptimStepOutput], Mapping[str, float]]
+Summarise = Callable[
+    [SubmittedStep, Sequence[ForwardBackwardOutput], Sequence[OptimStepOutput]], Mapping[str, float]
+]
 """Metrics of a step once its outputs are there."""
 
 
@@ -48,10 +50,10 @@ class InFlight:
         while len(self.steps) > ahead:
             step = self.steps[0]
             outputs = [await handle for handle in step.passes]
-            optim = await step.optim
+            optims = [await handle for handle in step.optims]
             row = MetricRow(
                 step=step.step,
-                metrics=dict(self.summarise(step, outputs, optim)),
+                metrics=dict(self.summarise(step, outputs, optims)),
                 time_s=round(self.seconds(), 6),
             )
             self.store.log(self.run_id, row)

@@ -10,6 +10,7 @@ from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import PROVENANCE, SESSION, STEP
 from crucible_kitchen.stages.provenance import require_same
+from crucible_train.losses import find_loss
 from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
 from crucible_train.seeds import generator
 from crucible_train.types import LoraConfig
@@ -61,6 +62,7 @@ class InitSession(Stage):
         known = backend.capabilities().losses
         loss = experiment.training.loss if experiment.training else ""
         if loss not in known:
+            find_loss(loss)
             near = nearest(loss, known)
             remedy = f"did you mean {near!r}?" if near else f"it has {', '.join(sorted(known))}"
             return [Problem(path="training.loss", message=f"the backend has no loss {loss!r}", remedy=remedy)]

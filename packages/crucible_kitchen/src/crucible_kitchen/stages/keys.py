@@ -14,10 +14,15 @@ from crucible_train.ports import Handle, Tokenizer, TrainingClient
 from crucible_train.types import Datum, ForwardBackwardOutput, OptimStepOutput
 
 if TYPE_CHECKING:
+    from crucible_kitchen.environments.environment import Environments
     from crucible_kitchen.stages.examples import Example, PairExample, TrainingExample
     from crucible_kitchen.stages.in_flight import InFlight
+    from crucible_kitchen.stages.rollouts import FailedGroup, RolledGroup, RolloutPool
+    from crucible_kitchen.stages.sampler import FreshSampler
     from crucible_kitchen.stages.teacher import Teacher
+    from crucible_train.ports import SamplingClient
     from crucible_train.renderers import Renderer
+    from crucible_train.rl import Origin
 
 __all__ = [
     "BATCH",
@@ -25,6 +30,7 @@ __all__ = [
     "CHECKPOINT_DUE",
     "CUMULATIVE",
     "DATASET",
+    "ENVIRONMENTS",
     "EPOCH",
     "EPOCHS",
     "EVALUATION_DUE",
@@ -35,21 +41,34 @@ __all__ = [
     "EXAMPLES",
     "FINAL_WEIGHTS",
     "FORWARD_BACKWARD",
+    "GROUPS",
     "IN_FLIGHT",
+    "ITERATIONS",
     "LAST_CHECKPOINT_STEP",
     "LAST_EVALUATION",
     "LEARNING_RATE",
-    "OPTIM_STEP",
+    "MINIBATCHES",
+    "OPTIM_STEPS",
+    "ORIGINS",
     "PAIRS",
     "PENDING_METRICS",
     "PROVENANCE",
     "REFERENCE",
+    "REFERENCE_SAMPLER",
     "RENDERER",
+    "ROLLED",
+    "ROLLOUTS",
+    "ROLLOUT_DATA",
+    "SAMPLER",
     "SESSION",
     "STEP",
+    "SUBSTEPS",
     "TEACHER",
     "TOKENIZER",
     "TOTAL_STEPS",
+    "TRAINED",
+    "UPDATES",
+    "USED_PASSES",
 ]
 
 DATASET: Key[DatasetSnapshot] = Key("dataset", "training rows in order")
@@ -68,15 +87,17 @@ BATCHES: Key[Sequence[NDArray[np.int64]]] = Key(
     "batches", "indices of the examples of each batch of this epoch"
 )
 BATCH: Key[Sequence[Datum]] = Key("batch", "data of this step")
-STEP: Key[int] = Key("step", "optimiser steps submitted so far", durable=True)
-TOTAL_STEPS: Key[int] = Key("total_steps", "optimiser steps of the whole run")
+STEP: Key[int] = Key("step", "training steps submitted so far", durable=True)
+TOTAL_STEPS: Key[int] = Key("total_steps", "training steps of the whole run")
 LEARNING_RATE: Key[float] = Key("learning_rate", "rate of this step")
 EVALUATION_DUE: Key[bool] = Key("evaluation_due", "evaluate before this step")
 CHECKPOINT_DUE: Key[bool] = Key("checkpoint_due", "save after this step")
 FORWARD_BACKWARD: Key[Sequence[Handle[ForwardBackwardOutput]]] = Key(
     "forward_backward", "submitted passes of this step"
 )
-OPTIM_STEP: Key[Handle[OptimStepOutput]] = Key("optim_step", "submitted optimiser step")
+OPTIM_STEPS: Key[Sequence[Handle[OptimStepOutput]]] = Key(
+    "optim_steps", "submitted optimiser steps of this step"
+)
 IN_FLIGHT: Key[InFlight] = Key("in_flight", "steps submitted and not yet awaited")
 PENDING_METRICS: Key[dict[str, float]] = Key("pending_metrics", "metrics to go into this step's row")
 CUMULATIVE: Key[dict[str, float]] = Key("cumulative", "totals over the run so far", durable=True)
@@ -90,3 +111,19 @@ PAIRS: Key[Sequence[PairExample]] = Key("pairs", "training pairs: chosen and rej
 EVAL_PAIRS: Key[Sequence[PairExample]] = Key("eval_pairs", "held-out pairs")
 REFERENCE: Key[NDArray[np.float64]] = Key("reference", "reference log-probabilities of the pairs, (P, 2)")
 EVAL_REFERENCE: Key[NDArray[np.float64]] = Key("eval_reference", "the same of the held-out pairs")
+ITERATIONS: Key[int] = Key("iterations", "iterations of rollout and training of the whole run")
+ENVIRONMENTS: Key[Environments] = Key("environments", "groups to train on, and problems to measure on")
+SAMPLER: Key[FreshSampler] = Key("sampler", "samples with the present weights")
+ROLLOUTS: Key[RolloutPool] = Key("rollouts", "rollouts under way")
+GROUPS: Key[Sequence[RolledGroup | FailedGroup]] = Key("groups", "finished groups to be trained on next")
+ROLLED: Key[Sequence[RolledGroup | FailedGroup]] = Key("rolled", "finished groups of this iteration")
+ROLLOUT_DATA: Key[Sequence[Datum]] = Key(
+    "rollout_data", "datums of the finished groups, with advantages and masks"
+)
+ORIGINS: Key[Sequence[Origin]] = Key("origins", "group and trajectory that each of these datums comes from")
+UPDATES: Key[Sequence[Sequence[Datum]]] = Key("updates", "these datums, one part per optimiser step")
+TRAINED: Key[Sequence[Datum]] = Key("trained", "datums of this iteration in the order they were trained on")
+USED_PASSES: Key[int] = Key("used_passes", "passes of this step whose gradients were used")
+REFERENCE_SAMPLER: Key[SamplingClient] = Key("reference_sampler", "the policy that training is held to")
+SUBSTEPS: Key[int] = Key("substeps", "optimiser steps of an iteration")
+MINIBATCHES: Key[int] = Key("minibatches", "parts of a substep that are awaited one after the other")

@@ -12,7 +12,7 @@ from crucible_kitchen.stages.keys import (
     FORWARD_BACKWARD,
     IN_FLIGHT,
     LEARNING_RATE,
-    OPTIM_STEP,
+    OPTIM_STEPS,
     PENDING_METRICS,
     STEP,
     TOTAL_STEPS,
@@ -31,18 +31,21 @@ class LogMetrics(Stage):
         FORWARD_BACKWARD,
         IN_FLIGHT,
         LEARNING_RATE,
-        OPTIM_STEP,
+        OPTIM_STEPS,
         PENDING_METRICS,
         STEP,
         TOTAL_STEPS,
         CUMULATIVE,
     )
-    writes = (CUMULATIVE,)
+    writes = (CUMULATIVE, STEP)
 
     async def run(self, ctx: StageContext) -> None:
-        """Waits only for steps older than ``training.submit_ahead``, and after the last step for all of them."""
+        """The only place where the step counter moves.
+
+        Waits only for steps older than ``training.submit_ahead``, and after the last step for all of them.
+        """
         pending = ctx.get(PENDING_METRICS)
-        step, total, batch = ctx.get(STEP) - 1, ctx.get(TOTAL_STEPS), ctx.get(BATCH)
+        step, total, batch = ctx.get(STEP), ctx.get(TOTAL_STEPS), ctx.get(BATCH)
         tokens = float(sum(datum.model_input.length for datum in batch))
         so_far = ctx.get(CUMULATIVE)
         ctx.set(CUMULATIVE, {"tokens": so_far.get("tokens", 0.0) + tokens})
@@ -52,7 +55,7 @@ class LogMetrics(Stage):
                 step=step,
                 batch=batch,
                 passes=ctx.get(FORWARD_BACKWARD),
-                optim=ctx.get(OPTIM_STEP),
+                optims=ctx.get(OPTIM_STEPS),
                 metrics={
                     "epoch": float(ctx.get(EPOCH)),
                     "progress": (step + 1) / total,
@@ -65,4 +68,5 @@ class LogMetrics(Stage):
                 },
             )
         )
+        ctx.set(STEP, step + 1)
         await in_flight.settle(ctx.training.submit_ahead if step + 1 < total else 0)

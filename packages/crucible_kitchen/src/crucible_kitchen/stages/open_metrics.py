@@ -44,9 +44,11 @@ class OpenMetrics(Stage):
         tokenizer = ctx.get(TOKENIZER)
 
         def summarise(
-            step: SubmittedStep, outputs: Sequence[ForwardBackwardOutput], optim: OptimStepOutput
+            step: SubmittedStep,
+            outputs: Sequence[ForwardBackwardOutput],
+            optims: Sequence[OptimStepOutput],
         ) -> Mapping[str, float]:
-            return {**step.metrics, **supervised_metrics(step, outputs, tokenizer), **optim.metrics}
+            return {**step.metrics, **supervised_metrics(step, outputs, tokenizer), **optims[-1].metrics}
 
         return summarise
 

@@ -22,9 +22,11 @@ class OpenPairMetrics(OpenMetrics):
         """What the loss itself reports: dpo_loss, accuracy, margin, rewards, num_pairs."""
 
         def summarise(
-            step: SubmittedStep, outputs: Sequence[ForwardBackwardOutput], optim: OptimStepOutput
+            step: SubmittedStep,
+            outputs: Sequence[ForwardBackwardOutput],
+            optims: Sequence[OptimStepOutput],
         ) -> Mapping[str, float]:
             (output,) = outputs
-            return {**step.metrics, **output.metrics, **optim.metrics}
+            return {**step.metrics, **output.metrics, **optims[-1].metrics}
 
         return summarise

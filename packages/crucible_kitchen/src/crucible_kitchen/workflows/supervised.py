@@ -32,10 +32,10 @@ def supervised(options: SupervisedOptions) -> tuple[PipelineNode, ...]:
     return (*opening(options.renderer), *training(options))
 
 
-def opening(renderer: str | None) -> tuple[PipelineNode, ...]:
-    """Load the data, open the model and its tokenizer."""
+def opening(renderer: str | None, *, data: bool = True) -> tuple[PipelineNode, ...]:
+    """Load the data, if there are any, open the model and its tokenizer."""
     return (
-        StageDef(name="load_dataset"),
+        *((StageDef(name="load_dataset"),) if data else (StageDef(name="no_dataset"),)),
         StageDef(name="init_session"),
         StageDef(name="init_tokenizer", options={"renderer": renderer}),
         StageDef(name="capture_environment"),

@@ -65,6 +65,7 @@ class ArithmeticDataset:
     group_size: int
     n_batches: int = 100
     prefix: tuple[Message, ...] = ()
+    require_stop_sequence: bool = True
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "group_size", "n_batches"):
@@ -75,7 +76,9 @@ class ArithmeticDataset:
         """The groups of one batch."""
         return [
             ProblemGroup(
-                env=arithmetic_env(x, y, self.renderer, self.prefix),
+                env=arithmetic_env(
+                    x, y, self.renderer, self.prefix, require_stop_sequence=self.require_stop_sequence
+                ),
                 num_envs=self.group_size,
                 dataset_name="arithmetic",
             )

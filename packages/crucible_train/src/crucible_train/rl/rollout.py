@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from crucible_ir.errors import DataError
 from crucible_train.rl.environment import Complete, Env, EnvGroupBuilder
@@ -39,10 +40,11 @@ async def rollout(env: Env, complete: Complete, *, max_turns: int | None = None)
 
 
 async def rollout_group(
-    builder: EnvGroupBuilder, complete: Complete, *, max_turns: int | None = None
+    builder: EnvGroupBuilder, complete_for: Callable[[int], Complete], *, max_turns: int | None = None
 ) -> TrajectoryGroup:
     """All members of one group at the same time, with their group rewards and tags.
 
+    ``complete_for(g)`` asks the model on behalf of member g, so that each may draw from a stream of its own.
     Where a member fails, the others are cancelled and its error is raised.
 
     Raises:
@@ -51,7 +53,10 @@ async def rollout_group(
     envs = await builder.make_envs()
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(rollout(env, complete, max_turns=max_turns)) for env in envs]
+            running = [
+                tasks.create_task(rollout(env, complete_for(g), max_turns=max_turns))
+                for g, env in enumerate(envs)
+            ]
     except ExceptionGroup as several:
         raise several.exceptions[0] from several
     trajectories = [task.result() for task in running]

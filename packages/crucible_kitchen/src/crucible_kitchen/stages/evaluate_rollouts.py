@@ -1,0 +1,123 @@
+"""Reward and accuracy of the present weights on held-out problems."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+from crucible_ir import Contract, ExampleResult, Problem
+from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.engine.context import PlanContext, StageContext
+from crucible_kitchen.environments.environment import HeldOutProblem
+from crucible_kitchen.stages.evaluation import HeldOutEvaluation
+from crucible_kitchen.stages.keys import ENVIRONMENTS, SAMPLER, STEP
+from crucible_kitchen.stages.rollouts import RolloutSettings, completer
+from crucible_train.ports import SamplingClient
+from crucible_train.rl import Complete, TrajectoryGroup, rollout_group, trajectory_metrics
+
+__all__ = ["EvaluateRollouts", "EvaluateRolloutsOptions"]
+
+
+class EvaluateRolloutsOptions(Contract):
+    """How held-out problems are tried."""
+
+    max_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    """0 takes the likeliest token each time."""
+    max_turns: int | None = Field(default=None, ge=1)
+    in_flight: int = Field(default=512, ge=1)
+    """Problems tried at the same time; does not change the result."""
+    standalone: bool = False
+    """Log a row of its own instead of adding to the row of the step that follows."""
+
+
+class EvaluateRollouts(HeldOutEvaluation):
+    """Try every held-out problem once with the present weights; one record each of reward and correctness.
+
+    An answer that could not be judged has no record: it is counted, and is not a wrong answer.
+    """
+
+    name = "evaluate_rollouts"
+    reads = (SAMPLER, ENVIRONMENTS, STEP)
+    options_model = EvaluateRolloutsOptions
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """Held-out problems may be generated, so that no dataset is needed."""
+        return []
+
+    async def run(self, ctx: StageContext) -> None:
+        """The same problems with the same seeds at every evaluation, so that evaluations are paired."""
+        problems, step = ctx.get(ENVIRONMENTS).held_out, ctx.get(STEP)
+        if not problems:
+            return
+        sampler = await ctx.get(SAMPLER).take(step)
+        try:
+            groups = await self._tried(ctx, sampler, problems)
+        finally:
+            await ctx.get(SAMPLER).give_back(step)
+        metrics = {f"test/{name}": value for name, value in trajectory_metrics(groups).items()}
+        results = ""
+        for metric in ("reward", "correct"):
+            records = self._records(ctx, problems, groups, metric)
+            if records:
+                prefix = "accuracy" if metric == "correct" else metric
+                results = f"results/{prefix}_{step:06d}.jsonl"
+                write_lines(ctx.run_dir / results, [ctx.redact(one.model_dump_json()) for one in records])
+        self.tell(ctx, metrics, examples=len(problems), results=results)
+
+    async def _tried(
+        self, ctx: StageContext, sampler: SamplingClient, problems: Sequence[HeldOutProblem]
+    ) -> list[TrajectoryGroup]:
+        options = self.options
+        settings = RolloutSettings(max_tokens=options.max_tokens, temperature=options.temperature)
+        groups: list[TrajectoryGroup] = []
+
+        async def one(number: int, problem: HeldOutProblem) -> TrajectoryGroup:
+            def complete_for(member: int) -> Complete:
+                return completer(sampler, settings, ctx.rng(f"evaluate_rollouts/{member}", number))
+
+            return await rollout_group(problem.builder, complete_for, max_turns=options.max_turns)
+
+        for start in range(0, len(problems), options.in_flight):
+            chosen = list(enumerate(problems))[start : start + options.in_flight]
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    running = [tasks.create_task(one(number, problem)) for number, problem in chosen]
+            except ExceptionGroup as several:
+                raise several.exceptions[0] from several
+            groups += [task.result() for task in running]
+            ctx.publish("evaluating", {"done": len(groups), "of": len(problems)})
+        return groups
+
+    def _records(
+        self,
+        ctx: StageContext,
+        problems: Sequence[HeldOutProblem],
+        groups: Sequence[TrajectoryGroup],
+        metric: str,
+    ) -> list[ExampleResult]:
+        found = []
+        for problem, group in zip(problems, groups, strict=True):
+            (trajectory,), (final,) = group.trajectories, group.final_rewards
+            last = trajectory.transitions[-1]
+            if metric == "reward":
+                score = None if trajectory.reward is None else trajectory.reward + final
+            else:
+                score = last.metrics.get("correct")
+            if score is None:
+                continue
+            found.append(
+                ExampleResult(
+                    example_id=problem.example_id,
+                    metric=metric,
+                    score=score,
+                    verdict=None if metric == "reward" else ("correct" if score else "incorrect"),
+                    seed=ctx.experiment.seed,
+                    step=ctx.get(STEP),
+                    evaluator=self.name,
+                    detail=dict(last.logs),
+                )
+            )
+        return found

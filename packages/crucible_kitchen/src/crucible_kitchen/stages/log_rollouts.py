@@ -1,0 +1,157 @@
+"""Log one row of metrics per iteration, and keep some of its rollouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from crucible_ir import Contract
+from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.in_flight import SubmittedStep
+from crucible_kitchen.stages.keys import (
+    CUMULATIVE,
+    FORWARD_BACKWARD,
+    IN_FLIGHT,
+    LEARNING_RATE,
+    OPTIM_STEPS,
+    PENDING_METRICS,
+    ROLLED,
+    STEP,
+    TOKENIZER,
+    TOTAL_STEPS,
+    TRAINED,
+)
+from crucible_kitchen.stages.rollouts import RolledGroup
+from crucible_train.ports import Tokenizer
+from crucible_train.rl import TrajectoryGroup, trajectory_metrics
+from crucible_train.types import ModelInput
+
+__all__ = ["LogRollouts", "LogRolloutsOptions"]
+
+
+class LogRolloutsOptions(Contract):
+    """What is kept of the rollouts."""
+
+    groups: int = Field(default=4, ge=0)
+    """Groups of each iteration whose texts are kept in ``rollouts/``; 0 keeps none."""
+
+
+class LogRollouts(Stage):
+    """Hand this iteration to those in flight, log those that are done, keep some rollouts to look at."""
+
+    name = "log_rollouts"
+    reads = (
+        CUMULATIVE,
+        FORWARD_BACKWARD,
+        IN_FLIGHT,
+        LEARNING_RATE,
+        OPTIM_STEPS,
+        PENDING_METRICS,
+        ROLLED,
+        STEP,
+        TOKENIZER,
+        TOTAL_STEPS,
+        TRAINED,
+    )
+    writes = (CUMULATIVE, STEP)
+    options_model = LogRolloutsOptions
+
+    async def run(self, ctx: StageContext) -> None:
+        """The only place where the step counter of reinforcement learning moves."""
+        step, total, pending = ctx.get(STEP), ctx.get(TOTAL_STEPS), ctx.get(PENDING_METRICS)
+        rolled = [found for found in ctx.get(ROLLED) if isinstance(found, RolledGroup)]
+        failed = len(ctx.get(ROLLED)) - len(rolled)
+        groups = [found.group for found in rolled]
+        self._keep(ctx, groups)
+        tokens = self._tokens(ctx, groups)
+        in_flight = ctx.get(IN_FLIGHT)
+        in_flight.submit(
+            SubmittedStep(
+                step=step,
+                batch=ctx.get(TRAINED),
+                passes=ctx.get(FORWARD_BACKWARD),
+                optims=ctx.get(OPTIM_STEPS),
+                metrics={
+                    "progress/batch": float(step),
+                    "progress/done_frac": (step + 1) / total,
+                    "optim/lr": ctx.get(LEARNING_RATE),
+                    **trajectory_metrics(groups),
+                    **_staleness(step, rolled),
+                    **({"rollout_errors/groups": float(failed)} if failed else {}),
+                    **tokens,
+                    **pending,
+                },
+            )
+        )
+        ctx.set(STEP, step + 1)
+        await in_flight.settle(ctx.training.submit_ahead if step + 1 < total else 0)
+
+    def _tokens(self, ctx: StageContext, groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
+        turns = [turn for group in groups for one in group.trajectories for turn in one.transitions]
+        found = {
+            "sampled": float(sum(len(turn.action.tokens) for turn in turns)),
+            "prefill_cached": float(sum(turn.cached_tokens for turn in turns)),
+            "prefill_uncached": float(sum(turn.observation.length - turn.cached_tokens for turn in turns)),
+            "trained": float(sum(datum.model_input.length for datum in ctx.get(TRAINED))),
+        }
+        so_far = ctx.get(CUMULATIVE)
+        totals = {name: so_far.get(name, 0.0) + value for name, value in found.items()}
+        ctx.set(CUMULATIVE, totals)
+        named = {f"tokens/{name}": value for name, value in found.items()}
+        return {**named, **{f"tokens/cumulative/{name}": value for name, value in totals.items()}}
+
+    def _keep(self, ctx: StageContext, groups: Sequence[TrajectoryGroup]) -> None:
+        kept = groups[: self.options.groups]
+        if not kept:
+            return
+        tokenizer = ctx.get(TOKENIZER)
+        lines = [
+            ctx.redact(
+                json.dumps({"group": g, "member": m, **_told(tokenizer, group, m)}, ensure_ascii=False)
+            )
+            for g, group in enumerate(kept)
+            for m in range(len(group.trajectories))
+        ]
+        write_lines(ctx.run_dir / "rollouts" / f"step_{ctx.get(STEP):06d}.jsonl", lines)
+
+
+def _told(tokenizer: Tokenizer, group: TrajectoryGroup, member: int) -> dict[str, Any]:
+    trajectory = group.trajectories[member]
+    return {
+        "reward": None if trajectory.reward is None else trajectory.reward + group.final_rewards[member],
+        "turns": [
+            {
+                "observation": _text(tokenizer, turn.observation),
+                "action": tokenizer.decode(turn.action.tokens),
+                "stop_reason": turn.action.stop_reason,
+                "reward": turn.reward,
+                "metrics": dict(turn.metrics),
+                "logs": dict(turn.logs),
+            }
+            for turn in trajectory.transitions
+        ],
+    }
+
+
+def _text(tokenizer: Tokenizer, observation: ModelInput) -> str:
+    return "".join(
+        tokenizer.decode(chunk.tokens) if hasattr(chunk, "tokens") else "[image]"
+        for chunk in observation.chunks
+    )
+
+
+def _staleness(step: int, rolled: Sequence[RolledGroup]) -> dict[str, float]:
+    """How many iterations older than those in training the sampling weights were, where they were older at all."""
+    lags = [step - found.version for found in rolled]
+    if not any(lags):
+        return {}
+    return {
+        "async/staleness_min": float(min(lags)),
+        "async/staleness_mean": sum(lags) / len(lags),
+        "async/staleness_max": float(max(lags)),
+    }

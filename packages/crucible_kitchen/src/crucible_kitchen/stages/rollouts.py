@@ -1,0 +1,138 @@
+"""Rollouts of whole batches: started together, ahead of training where asked, awaited in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crucible_ir import CrucibleError
+from crucible_kitchen.stages.sampler import FreshSampler
+from crucible_train.ports import SamplingClient
+from crucible_train.rl import Complete, EnvGroupBuilder, RLDataset, TrajectoryGroup, rollout_group
+from crucible_train.types import ModelInput, SampledSequence, SamplingParams, StopCondition
+
+__all__ = ["FailedGroup", "RolledGroup", "RolloutPool", "RolloutSettings", "completer"]
+
+Rng = Callable[[str, int], np.random.Generator]
+"""A generator for a purpose at a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """How the policy acts. ``ahead`` batches are started before those they come after are trained on."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    max_turns: int | None = None
+    ahead: int = 0
+    drop_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledGroup:
+    """A finished group, and the version of the weights that it was sampled with."""
+
+    group: TrajectoryGroup
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedGroup:
+    """A group whose environment or sampler failed."""
+
+    error: CrucibleError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    tasks: Sequence[asyncio.Task[TrajectoryGroup]]
+    version: int
+
+
+def completer(sampler: SamplingClient, settings: RolloutSettings, rng: np.random.Generator) -> Complete:
+    """Asks ``sampler``, each time with a seed of its own drawn from ``rng``."""
+
+    async def complete(observation: ModelInput, stop: StopCondition) -> SampledSequence:
+        params = SamplingParams(
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            seed=int(rng.integers(2**31)),
+            stop=stop,
+        )
+        return (await sampler.sample(observation, params)).sequences[0]
+
+    return complete
+
+
+class RolloutPool:
+    """The groups of batch ``step`` of a dataset, sampled with the weights of step ``max(0, step - ahead)``.
+
+    Which weights a batch is sampled with depends on its number alone, never on timing, and what a member draws
+    on its batch, group and place. Only where training goes on from a checkpoint do the batches that were under
+    way then start again with the weights of the checkpoint.
+    """
+
+    def __init__(
+        self, dataset: RLDataset, sampler: FreshSampler, settings: RolloutSettings, *, rng: Rng, total: int
+    ) -> None:
+        self._dataset = dataset
+        self._sampler = sampler
+        self._settings = settings
+        self._rng = rng
+        self._total = total
+        self._started: dict[int, _Batch] = {}
+        self._next: int | None = None
+
+    async def groups(self, step: int, *, part: int = 0, parts: int = 1) -> list[RolledGroup | FailedGroup]:
+        """Await one of ``parts`` near-equal shares of the groups of batch ``step``; starts what may be started.
+
+        Raises:
+            CrucibleError: a group failed and failures are not dropped.
+        """
+        await self._start(step)
+        batch = self._started[step]
+        finished: list[RolledGroup | FailedGroup] = []
+        count = len(batch.tasks)
+        for task in batch.tasks[part * count // parts : (part + 1) * count // parts]:
+            try:
+                finished.append(RolledGroup(group=await task, version=batch.version))
+            except CrucibleError as error:
+                if not self._settings.drop_failed:
+                    raise
+                finished.append(FailedGroup(error=error))
+        if part == parts - 1:
+            del self._started[step]
+            await self._sampler.give_back(batch.version)
+        return finished
+
+    async def aclose(self) -> None:
+        """Cancel what is under way; closing twice is harmless."""
+        tasks = [task for batch in self._started.values() for task in batch.tasks]
+        self._started.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start(self, step: int) -> None:
+        first = step if self._next is None else self._next
+        end = min(step + self._settings.ahead + 1, self._total)
+        for index in range(first, end):
+            sampler = await self._sampler.take(step)
+            builders = self._dataset.get_batch(index % len(self._dataset))
+            tasks = [
+                asyncio.create_task(self._group(builder, sampler, index, g))
+                for g, builder in enumerate(builders)
+            ]
+            self._started[index] = _Batch(tasks=tasks, version=step)
+        self._next = max(first, end)
+
+    async def _group(
+        self, builder: EnvGroupBuilder, sampler: SamplingClient, index: int, g: int
+    ) -> TrajectoryGroup:
+        def complete_for(member: int) -> Complete:
+            return completer(sampler, self._settings, self._rng(f"rollout/{g}/{member}", index))
+
+        return await rollout_group(builder, complete_for, max_turns=self._settings.max_turns)
