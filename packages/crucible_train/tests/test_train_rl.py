@@ -324,6 +324,11 @@ def test_a_split_loses_nothing_and_is_even(n: int, parts: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_an_exact_edge_is_rounded_as_upstream_rounds_it() -> None:
+    found = split_list(range(68), 28)
+    assert [part[0] for part in found][19:23] == [46, 48, 50, 53]  # 21 · (68 / 28) is 51 less one bit
+
+
 @given(st.integers(1, 12), st.one_of(st.none(), st.integers(0, 5)))
 def test_every_pass_takes_every_batch_once(batches: int, seed: int | None) -> None:
     for epoch in range(3):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+import numpy as np
+
 from crucible_ir.errors import ConfigError
 
 __all__ = ["cycle_permutation", "epoch_batch_index", "interleaved_schedule", "split_list"]
@@ -20,7 +22,10 @@ T = TypeVar("T")
 
 
 def split_list(items: Sequence[T], parts: int) -> list[list[T]]:
-    """``parts`` neighbouring stretches whose lengths differ by at most one: part i begins at ⌊i·n / parts⌋.
+    """``parts`` neighbouring stretches whose lengths differ by at most one: part i begins at ⌊i·(n / parts)⌋.
+
+    The product is taken in double precision, as upstream takes it: where it is a whole number, the edge may lie one
+    item before it.
 
     Raises:
         ConfigError: fewer than 1 part, or more parts than items.
@@ -32,7 +37,7 @@ def split_list(items: Sequence[T], parts: int) -> list[list[T]]:
             where="split_list.parts",
             remedy=f"give 1 to {max(n, 1)} parts",
         )
-    edges = [i * n // parts for i in range(parts + 1)]
+    edges: list[int] = np.linspace(0, n, parts + 1).astype(int).tolist()
     return [list(items[start:end]) for start, end in itertools.pairwise(edges)]
 
 
