@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from crucible_ir import DatasetRef, ExampleResult, Experiment, MetricRow, StageDef
-from crucible_kitchen.reports.facts import Gain, ReportFacts, gather, held_out_gain, sample_pairs
+from crucible_kitchen.reports.facts import (
+    Gain,
+    ReportFacts,
+    gather,
+    held_out_gain,
+    held_out_gains,
+    sample_pairs,
+)
 from crucible_kitchen.reports.markdown import gain_sentence, identity_rows, markdown, setting_rows
 from crucible_kitchen.reports.page import curve, page
 
@@ -55,15 +62,24 @@ def checked(html: str) -> Checked:
     return parser
 
 
-def write_scores(run_dir: Path, step: int, scores: Sequence[float], first: int = 0) -> None:
+def write_scores(
+    run_dir: Path,
+    step: int,
+    scores: Sequence[float],
+    first: int = 0,
+    *,
+    prefix: str = "nll",
+    detail: dict[str, Any] | None = None,
+) -> None:
     folder = run_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
     records = [
         ExampleResult(
             example_id=f"e{number}",
-            metric="nll",
+            metric=prefix,
             score=score,
-            higher_is_better=False,
+            higher_is_better=prefix != "nll",
+            detail=detail or {},
             seed=0,
             step=step,
             evaluator="evaluate_nll",
@@ -71,7 +87,7 @@ def write_scores(run_dir: Path, step: int, scores: Sequence[float], first: int =
         for number, score in enumerate(scores, start=first)
     ]
     text = "".join(record.model_dump_json() + "\n" for record in records)
-    (folder / f"nll_{step:06d}.jsonl").write_text(text)
+    (folder / f"{prefix}_{step:06d}.jsonl").write_text(text)
 
 
 def write_samples(run_dir: Path, step: int, answers: Sequence[str], prompt: str = "hello") -> None:
@@ -174,6 +190,30 @@ def test_one_evaluation_or_one_shared_example_is_no_comparison(tmp_path: Path) -
     assert held_out_gain(tmp_path) is None
     write_scores(tmp_path, 1, [3.0, 3.0], first=1)
     assert held_out_gain(tmp_path) is None
+
+
+def test_every_measure_of_a_run_has_its_gain(tmp_path: Path) -> None:
+    for prefix, values in (("reward", [[-0.1, 0.9], [1.0, 1.0]]), ("accuracy", [[0.0, 1.0], [1.0, 1.0]])):
+        for step, scores in enumerate(values):
+            write_scores(tmp_path, step, scores, prefix=prefix)
+    gains = held_out_gains(tmp_path)
+    assert [(gain.measure.prefix, gain.before, gain.after) for gain in gains] == [
+        ("accuracy", 0.5, 1.0),
+        ("reward", pytest.approx(0.4), 1.0),
+    ]
+    assert all(gain.difference.mean > 0 for gain in gains)
+    text = markdown(facts_of(tmp_path))
+    assert "held-out accuracy 0.5000 → 1.0000" in text
+    assert "held-out reward 0.4000 → 1.0000" in text
+
+
+def test_attempts_at_problems_are_shown_before_and_after(tmp_path: Path) -> None:
+    for step, answer in enumerate(("6", "7")):
+        detail = {"question": "What is 3 + 4?", "answer": answer, "reference_answer": "7"}
+        write_scores(tmp_path, step, [float(step)], prefix="reward", detail=detail)
+    (pair,) = sample_pairs(tmp_path)
+    assert (pair.before, pair.after, pair.reference) == ("6", "7", "7")
+    assert "What is 3 + 4?" in page(facts_of(tmp_path))
 
 
 # --- samples ---------------------------------------------------------------------------------------------------

@@ -30,8 +30,7 @@ def print_outcome(record: RunRecord, crucible: Crucible, *, as_json: bool) -> No
         return
     print_record(record)
     folder = crucible.service.store.open(record.run_id).path
-    gain = _gain(folder) if record.state is RunState.COMPLETED else None
-    if gain:
+    for gain in _gains(folder) if record.state is RunState.COMPLETED else ():
         print_line(f"{'result':<12}{gain}")
     for name in ("report.md", "report.html"):
         if (folder / name).is_file():
@@ -44,15 +43,14 @@ def print_outcome(record: RunRecord, crucible: Crucible, *, as_json: bool) -> No
         print_line(f"next        crucible show {record.run_id}")
 
 
-def _gain(folder: Path) -> str | None:
-    """What the report says was gained; None for a run that writes no report, which has measured nothing."""
+def _gains(folder: Path) -> list[str]:
+    """What the report says was gained; nothing for a run that writes no report, which has measured nothing."""
     if not (folder / "report.md").is_file():
-        return None
-    from crucible_kitchen.reports.facts import held_out_gain
+        return []
+    from crucible_kitchen.reports.facts import held_out_gains
     from crucible_kitchen.reports.markdown import gain_sentence
 
-    gain = held_out_gain(folder)
-    return gain_sentence(gain) if gain else None
+    return [gain_sentence(gain) for gain in held_out_gains(folder)]
 
 
 def print_record(record: RunRecord) -> None:

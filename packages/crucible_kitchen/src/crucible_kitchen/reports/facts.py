@@ -16,7 +16,19 @@ from crucible_kitchen.reports.measures import MEASURES, Measure
 if TYPE_CHECKING:
     from crucible_stats import PairedDifference
 
-__all__ = ["Gain", "ReportFacts", "SamplePair", "gather", "held_out_gain", "sample_pairs"]
+__all__ = [
+    "Gain",
+    "ReportFacts",
+    "SamplePair",
+    "gather",
+    "held_out_gain",
+    "held_out_gains",
+    "sample_pairs",
+]
+
+
+_SHOWN = 6
+"""Attempts at problems that a report shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +65,7 @@ class ReportFacts:
     experiment: Experiment
     provenance: Mapping[str, Any]
     rows: Sequence[MetricRow]
-    gain: Gain | None
+    gains: Sequence[Gain]
     samples: Sequence[SamplePair]
     weights: Mapping[str, Any] | None
     remarks: Sequence[str] = ()
@@ -64,7 +76,9 @@ class ReportFacts:
         """Points of the curves worth drawing."""
         names = (
             *("train_mean_nll", "test/nll", "dpo_loss", "accuracy", "test/preference_accuracy"),
-            *("learning_rate", "unclipped_grad_l2:mean"),
+            *("env/all/reward/total", "test/env/all/reward/total", "test/env/all/correct"),
+            *("teacher_kl", "test/teacher_kl", "optim/entropy", "optim/kl_sample_train_v1"),
+            *("learning_rate", "optim/lr", "unclipped_grad_l2:mean"),
         )
         found = {name: [(r.step, r.metrics[name]) for r in self.rows if name in r.metrics] for name in names}
         return {name: points for name, points in found.items() if points}
@@ -84,7 +98,7 @@ def gather(
         experiment=experiment,
         provenance=provenance,
         rows=rows,
-        gain=held_out_gain(run_dir),
+        gains=held_out_gains(run_dir),
         samples=sample_pairs(run_dir),
         weights=weights,
         remarks=_remarks(run_dir / "events.jsonl"),
@@ -100,17 +114,24 @@ def _remarks(log: Path) -> list[str]:
 
 
 def held_out_gain(run_dir: Path) -> Gain | None:
-    """First against last evaluation of the run's measure, paired by example; None with fewer than two.
+    """The gain in the run's first measure; None where nothing can be compared."""
+    return next(iter(held_out_gains(run_dir)), None)
+
+
+def held_out_gains(run_dir: Path) -> list[Gain]:
+    """First against last evaluation of each measure with two or more, paired by example.
 
     Examples without a finite score before are left out of both sides. Where a finite score became one that is
     not, there is no comparison: leaving those out would make a model that went astray look better.
     """
+    found = ((m, sorted((run_dir / "results").glob(f"{m.prefix}_[0-9]*.jsonl"))) for m in MEASURES)
+    gains = (_gain(measure, files) for measure, files in found if len(files) > 1)
+    return [gain for gain in gains if gain is not None]
+
+
+def _gain(measure: Measure, files: Sequence[Path]) -> Gain | None:
     from crucible_stats import paired_difference  # brings scipy, which no run needs until its end
 
-    found = ((m, sorted((run_dir / "results").glob(f"{m.prefix}_*.jsonl"))) for m in MEASURES)
-    measure, files = next(((m, files) for m, files in found if len(files) > 1), (MEASURES[0], []))
-    if not files:
-        return None
     first, last = _scores(files[0]), _scores(files[-1])
     ids = [i for i in first if i in last and math.isfinite(first[i])]
     if len(ids) < 2 or not all(math.isfinite(last[i]) for i in ids):
@@ -136,10 +157,10 @@ def _step(path: Path) -> int:
 
 
 def sample_pairs(run_dir: Path) -> list[SamplePair]:
-    """Answers of the last sampling, beside those of the first where there are two."""
+    """Answers of the last sampling, beside those of the first where there are two; else attempts at problems."""
     files = sorted((run_dir / "results").glob("samples_*.jsonl"))
     if not files:
-        return []
+        return _attempts(sorted((run_dir / "results").glob("reward_[0-9]*.jsonl")))
     first = {line["example_id"]: line for line in _lines(files[0])} if len(files) > 1 else {}
     return [
         SamplePair(
@@ -149,6 +170,23 @@ def sample_pairs(run_dir: Path) -> list[SamplePair]:
             after=_text(line["answer"]),
         )
         for line in _lines(files[-1])
+    ]
+
+
+def _attempts(files: Sequence[Path]) -> list[SamplePair]:
+    """The first held-out problems with their answers before and after."""
+    if not files:
+        return []
+    before = {line["example_id"]: line["detail"] for line in _lines(files[0])} if len(files) > 1 else {}
+    return [
+        SamplePair(
+            prompt=[{"role": "user", "content": line["detail"]["question"]}],
+            reference=str(line["detail"].get("reference_answer", "")),
+            before=before.get(line["example_id"], {}).get("answer"),
+            after=str(line["detail"].get("answer", "")),
+        )
+        for line in _lines(files[-1])[:_SHOWN]
+        if "question" in line["detail"]
     ]
 
 

@@ -80,8 +80,8 @@ def markdown(facts: ReportFacts) -> str:
     """The whole report."""
     parts = [f"# {_quoted(facts.experiment.id)}: {facts.run_id}", ""]
     parts += [
-        f"**Result.** {gain_sentence(facts.gain)}" if facts.gain else "**Result.** No held-out comparison.",
-        "",
+        *(f"**Result.** {gain_sentence(gain)}\n" for gain in facts.gains),
+        *(() if facts.gains else ("**Result.** No held-out comparison.\n",)),
     ]
     if facts.remarks:
         parts += ["## Notes", "", *(f"- {_quoted(remark)}" for remark in facts.remarks), ""]

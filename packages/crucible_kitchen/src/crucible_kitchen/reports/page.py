@@ -69,7 +69,7 @@ def curve(points: Sequence[tuple[int, float]], *, label: str) -> str:
 def page(facts: ReportFacts) -> str:
     """The whole page."""
     title = f"{facts.experiment.id}: {facts.run_id}"
-    result = gain_sentence(facts.gain) if facts.gain else "No held-out comparison."
+    results = [gain_sentence(gain) for gain in facts.gains] or ["No held-out comparison."]
     curves = "".join(curve(points, label=name) for name, points in facts.curves.items())
     settings = _table(setting_rows(facts))
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in facts.remarks)
@@ -80,7 +80,7 @@ def page(facts: ReportFacts) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
-            f'<p class="result">{escape(result)}</p>',
+            *(f'<p class="result">{escape(result)}</p>' for result in results),
             f"<h2>Notes</h2><ul>{remarks}</ul>" if remarks else "",
             f'<h2>Curves</h2><div class="curves">{curves}</div>',
             f"<h2>Samples</h2>{samples}" if samples else "",
