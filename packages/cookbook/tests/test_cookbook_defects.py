@@ -22,7 +22,7 @@ HUB = {"data": {"path": "org/rows", "eval_split": "test"}}
 BASES: dict[type[Recipe[Any]], dict[str, Any]] = {
     SlBasic: {**PLACED, **HUB},
     ChatSl: {**PLACED, "dataset": "org/rows", "test_size": 5},
-    Preference: {**PLACED, **HUB},
+    Preference: {**PLACED, "dataset": "org/rows", "data": {"eval_split": "test"}},
     Distillation: {**PLACED, **HUB, "teacher": "tiny"},
 }
 """Settings of each recipe under which every other setting has something to act on."""

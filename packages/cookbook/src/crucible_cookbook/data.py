@@ -17,12 +17,14 @@ __all__ = [
     "GSM8K",
     "HH_RLHF",
     "NO_ROBOTS",
+    "PREFERENCES",
     "PROBLEMS",
     "ConversationData",
     "PreferenceData",
     "ProblemData",
     "existing",
     "located",
+    "preference_data",
     "problem_data",
 ]
 
@@ -129,6 +131,44 @@ class PreferenceData(ConversationData):
     bundled: ClassVar[str] = "preference"
     path: str = HH_RLHF
     """File, folder or hub id; ``tiny`` is the bundled pairs."""
+
+
+PREFERENCES: Mapping[str, PreferenceData] = MappingProxyType(
+    {
+        "hhh": PreferenceData(
+            eval_split="test",
+            eval_shuffle_seed=0,
+            eval_limit=1024,
+            mapping={"schema": "preference_conversations"},
+        ),
+        "helpsteer3": PreferenceData(
+            path="nvidia/HelpSteer3",
+            config="preference",
+            eval_split="validation",
+            eval_shuffle_seed=0,
+            eval_limit=1024,
+            mapping={"schema": "preference_scored"},
+        ),
+        "ultrafeedback": PreferenceData(
+            path="argilla/ultrafeedback-binarized-preferences",
+            test_size=1024,
+            mapping={
+                "schema": "preference",
+                "fields": {
+                    "prompt": "instruction",
+                    "chosen": "chosen_response",
+                    "rejected": "rejected_response",
+                },
+            },
+        ),
+    }
+)
+"""The pairs that upstream names, each with upstream's held-out rows."""
+
+
+def preference_data(dataset: str) -> PreferenceData:
+    """The data that a name means: one of ``PREFERENCES``, ``tiny``, or a path of pairs."""
+    return PREFERENCES.get(dataset) or PreferenceData(path=dataset)
 
 
 class ProblemData(ConversationData):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from crucible_cookbook.data import PreferenceData
+from crucible_cookbook.data import PreferenceData, preference_data
 from crucible_cookbook.settings import renderer_of
 from crucible_cookbook.supervised import RowSettings, base_experiment
 from crucible_ir import Experiment
@@ -20,8 +20,10 @@ __all__ = ["Preference", "PreferenceConfig"]
 class PreferenceConfig(RowSettings):
     """Settings of ``preference``."""
 
-    data: PreferenceData = PreferenceData(eval_split="test", eval_limit=1024)
-    """Which pairs."""
+    dataset: str | None = None
+    """``hhh``, ``helpsteer3``, ``ultrafeedback``, ``tiny``, or a path of pairs; None: ``data.path``, else ``hhh``."""
+    data: PreferenceData = preference_data("hhh")
+    """What is to differ from the dataset's own: limits, splits, columns, another path."""
     dpo_beta: float = Field(default=0.1, gt=0)
     """How strongly the policy is held to the reference."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
@@ -34,6 +36,22 @@ class PreferenceConfig(RowSettings):
     """Tokens of an example; what is longer is cut at its end."""
     batch_size: int = Field(default=256, ge=1)
     """Pairs per step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_the_dataset(cls, given: Any) -> Any:
+        """Fill in what ``data`` leaves open by what the dataset is known to need."""
+        if not isinstance(given, dict):
+            return given
+        data = given.get("data", {})
+        if isinstance(data, PreferenceData):
+            data = data.model_dump(exclude_unset=True)
+        dataset = given.get("dataset")
+        if not isinstance(data, dict) or not isinstance(dataset, str | None):
+            return given
+        if dataset is None and "path" in data:
+            return given
+        return given | {"data": preference_data(dataset or "hhh").model_dump() | data}
 
 
 class Preference(Recipe[PreferenceConfig]):
