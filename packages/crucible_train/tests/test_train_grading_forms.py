@@ -58,10 +58,14 @@ def test_recorded_tuples_are_split_as_upstream_splits_them(golden: Callable[[str
 
 
 @pytest.mark.parametrize(
-    "text", ["\\sqrt", "\\frac", "1/02", "5\\text{ cm}\\text{ x}", "\\frac1", "\\text{}", "", "a=b=c"]
+    "text", ["\\frac", "1/02", "5\\text{ cm}\\text{ x}", "\\frac1", "\\text{}", "", "a=b=c"]
 )
 def test_a_text_that_breaks_off_keeps_its_form(text: str) -> None:
     assert mathd_form(text) == text
+
+
+def test_a_root_of_nothing_gets_braces() -> None:
+    assert mathd_form("2\\sqrt") == "2\\sqrt{}"
 
 
 @given(st.text("\\frac{}12sqrt/=.$%^ \n", max_size=24))

@@ -79,12 +79,10 @@ def _mathd(text: str) -> str:
 
 
 def _braced_roots(text: str) -> str:
-    """``\\sqrt3`` as ``\\sqrt{3}``."""
+    """``\\sqrt3`` as ``\\sqrt{3}``, and a root of nothing as ``\\sqrt{}``."""
     head, *tails = text.split("\\sqrt")
-    if "" in tails:
-        raise _Unreadable
     return head + "".join(
-        "\\sqrt" + (tail if tail[0] == "{" else f"{{{tail[0]}}}{tail[1:]}") for tail in tails
+        "\\sqrt" + (tail if tail.startswith("{") else f"{{{tail[:1]}}}{tail[1:]}") for tail in tails
     )
 
 
