@@ -131,6 +131,23 @@ def test_an_existing_file_or_folder_is_refused_whatever_its_name(
     assert [text.partition(":")[0] for text in told] == ["config.model", "config.data.path"]
 
 
+def test_a_dataset_that_is_excluded_is_looked_at_as_any_other(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held").mkdir()
+
+    def excluding(where: str) -> DatasetRef:
+        exclude = {"column": "problem", "dataset": {"id": where}}
+        return DatasetRef(id="org/rows", source="hub", mapping={"schema": "problem", "exclude": exclude})
+
+    (told,) = problems(
+        lambda: admit_experiment(changed(experiment(), dataset=excluding("held"), model=ModelRef(id="a/b")))
+    )
+    assert told.startswith("dataset.mapping.exclude.dataset.id: ")
+    admit_experiment(changed(experiment(), dataset=excluding("org/held"), model=ModelRef(id="a/b")))
+
+
 def test_files_under_an_allowed_folder_are_admitted(experiment: Make, tmp_path: Path) -> None:
     good = changed(experiment(), dataset=DatasetRef(id=str(tmp_path / "data" / "rows.jsonl")))
     admit_experiment(good, roots=(tmp_path,))
