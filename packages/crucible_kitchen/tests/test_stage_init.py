@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,44 @@ def bench_of(folder: Path, update: dict[str, Any] | None = None, **settings: Any
 # --- the session -----------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_the_backend_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
-    assert bench_of(tmp_path, loss="cross_entropi").check(InitSession) == [
-        "training.loss: the backend has no loss 'cross_entropi'; did you mean 'cross_entropy'?"
-    ]
-    (problem,) = bench_of(tmp_path, loss="zzz").check(InitSession)
-    assert problem.endswith("it has cross_entropy")
+def test_a_loss_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
+    (problem,) = bench_of(tmp_path, loss="cross_entropi").check(InitSession)
+    assert problem.startswith(
+        "training.loss: no loss is called 'cross_entropi'; did you mean 'cross_entropy'?"
+    )
+    (problem,) = bench_of(tmp_path, loss="stable_reinforce").check(InitSession)
+    assert problem.startswith("training.loss: stable_reinforce has no public formula")
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "problem"),
+    [
+        ("dro", {}, "training.loss_config.beta: dro needs beta"),
+        ("dro", {"beta": -1.0}, "training.loss_config.beta: beta = -1.0"),
+        ("ppo", {"clip_low": 0.5}, "training.loss_config: ppo has no setting clip_low"),
+        (
+            "ppo",
+            {"clip_low_threshold": 2.0},
+            "training.loss_config.clip_low_threshold: ppo: clip_low_threshold = 2.0",
+        ),
+    ],
+)
+def test_settings_of_a_loss_are_checked_before_the_run(
+    tmp_path: Path, loss: str, settings: dict[str, float], problem: str
+) -> None:
+    (found,) = bench_of(tmp_path, loss=loss, loss_config=settings).check(InitSession)
+    assert found.startswith(problem)
+
+
+def test_a_loss_that_only_another_backend_has_is_refused(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path, loss="ppo")
+    few = replace(bench.backend.capabilities(), losses=frozenset({"cross_entropy"}))
+    bench.backend.capabilities = lambda: few  # type: ignore[method-assign]
+    assert bench.check(InitSession) == ["training.loss: the backend has no loss 'ppo'; it has cross_entropy"]
+    own = replace(few, losses=frozenset({"loss_of_its_own"}))
+    bench = bench_of(tmp_path, loss="loss_of_its_own", loss_config={"anything": 1.0})
+    bench.backend.capabilities = lambda: own  # type: ignore[method-assign]
+    assert bench.check(InitSession) == []
 
 
 @pytest.mark.parametrize("name", ["model", "training"])

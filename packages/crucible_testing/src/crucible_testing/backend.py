@@ -17,13 +17,12 @@ from crucible_ir import (
     ConflictError,
     NotFoundError,
     digest_bytes,
-    nearest,
 )
 from crucible_testing.bigram import BigramTable, log_softmax, sample_from, top_logprobs
 from crucible_testing.bigram_checkpoint import read_table, ref_at, write_table
 from crucible_testing.byte_tokenizer import END, ByteTokenizer
 from crucible_testing.journal import Journal
-from crucible_train.losses import cross_entropy
+from crucible_train.losses import LOSSES, find_loss
 from crucible_train.ports import BackendCapabilities, CustomLoss, CustomLossFn, Handle, TrainingSpec
 from crucible_train.types import (
     AdamParams,
@@ -43,7 +42,6 @@ from crucible_train.types import (
 __all__ = ["BigramBackend", "BigramSampler", "BigramTraining", "write_bigram_model"]
 
 _MODEL = "bigram.json"
-_LOSSES = frozenset({"cross_entropy"})
 
 
 def write_bigram_model(folder: Path, seed: int = 0) -> Path:
@@ -80,10 +78,10 @@ class BigramBackend:
         return self._calls.lines
 
     def capabilities(self) -> BackendCapabilities:
-        """Cross-entropy, custom losses, sampling; exact."""
+        """Every loss with a formula, custom losses, sampling; exact."""
         return BackendCapabilities(
             name="bigram",
-            losses=_LOSSES,
+            losses=frozenset(LOSSES),
             custom_loss=True,
             full_finetuning=True,
             sampling=True,
@@ -165,21 +163,25 @@ class BigramTraining:
         self, data: Sequence[Datum], loss_fn: str = "cross_entropy", loss_config: LossConfig | None = None
     ) -> Handle[ForwardBackwardOutput]:
         """Log-probabilities and loss."""
-        self._open(data, loss_fn)
-        return self._calls.perform("forward", lambda _: _cross_entropy(data, self._logprobs(data))[0])
+        self._open(data)
+        settings = find_loss(loss_fn).check(loss_config or {})
+        return self._calls.perform(
+            "forward", lambda _: _evaluated(loss_fn, settings, data, self._logprobs(data))[0]
+        )
 
     def forward_backward(
         self, data: Sequence[Datum], loss_fn: str = "cross_entropy", loss_config: LossConfig | None = None
     ) -> Handle[ForwardBackwardOutput]:
         """The same with gradients."""
-        self._open(data, loss_fn)
+        self._open(data)
+        settings = find_loss(loss_fn).check(loss_config or {})
 
         def work(number: int) -> ForwardBackwardOutput:
             logprobs = self._logprobs(data)
             if number == self._nan_at:
                 logprobs = [np.full_like(array, np.nan) for array in logprobs]
                 self.table.gradient += np.nan
-            output, gradients = _cross_entropy(data, logprobs)
+            output, gradients = _evaluated(loss_fn, settings, data, logprobs)
             self._accumulate(data, gradients)
             return output
 
@@ -189,7 +191,7 @@ class BigramTraining:
         self, data: Sequence[Datum], loss: CustomLossFn
     ) -> Handle[ForwardBackwardOutput]:
         """Gradients of the caller's loss."""
-        self._open(data, "cross_entropy")
+        self._open(data)
 
         def work(_: int) -> ForwardBackwardOutput:
             logprobs = self._logprobs(data)
@@ -255,14 +257,9 @@ class BigramTraining:
         folder, steps = self.spec.checkpoint_dir / name, self.table.steps
         return self._calls.perform(call, lambda _: write_table(folder, content, arrays, steps))
 
-    def _open(self, data: Sequence[Datum] = (), loss_fn: str = "cross_entropy") -> None:
+    def _open(self, data: Sequence[Datum] = ()) -> None:
         if self.closed:
             raise ConflictError(what="the client is closed", where="BigramTraining", remedy="open another")
-        if loss_fn not in _LOSSES:
-            near = nearest(loss_fn, _LOSSES)
-            raise ConfigError(
-                what=f"no loss {loss_fn!r}", where="loss_fn", remedy=f"it is {near or 'cross_entropy'}"
-            )
         if any(isinstance(chunk, ImageChunk) for datum in data for chunk in datum.model_input.chunks):
             raise ConfigError(what="an image", where="model_input", remedy="a bigram table reads bytes alone")
 
@@ -351,10 +348,11 @@ def _output(logprobs: Sequence[NDArray[np.float32]], metrics: Mapping[str, float
     return ForwardBackwardOutput(loss_fn_outputs=outputs, metrics=metrics)
 
 
-def _cross_entropy(
-    data: Sequence[Datum], logprobs: Sequence[NDArray[np.float32]]
+def _evaluated(
+    loss_fn: str, settings: LossConfig, data: Sequence[Datum], logprobs: Sequence[NDArray[np.float32]]
 ) -> tuple[ForwardBackwardOutput, list[NDArray[np.float64]]]:
-    values = [cross_entropy(array, datum.weights) for array, datum in zip(logprobs, data, strict=True)]
+    loss = find_loss(loss_fn)
+    values = [loss.evaluate(array, datum, settings) for array, datum in zip(logprobs, data, strict=True)]
     output = _output(logprobs, {"loss:sum": sum(value.loss for value in values)})
     return output, [value.gradient for value in values]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from crucible_ir import Experiment, Problem, nearest
+from crucible_ir import ConfigError, Experiment, Problem, TrainingConfig
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import PROVENANCE, SESSION, STEP
 from crucible_kitchen.stages.provenance import require_same
-from crucible_train.losses import find_loss
+from crucible_train.losses import LOSSES, find_loss
 from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
 from crucible_train.seeds import generator
 from crucible_train.types import LoraConfig
@@ -59,15 +59,11 @@ class InitSession(Stage):
         if missing:
             return [Problem(path=name, message="missing", remedy=f"give the {name}") for name in missing]
         backend: TrainingBackend = plan.ports.get("training_backend")
-        known = backend.capabilities().losses
-        loss = experiment.training.loss if experiment.training else ""
-        if loss not in known:
-            find_loss(loss)
-            near = nearest(loss, known)
-            remedy = f"did you mean {near!r}?" if near else f"it has {', '.join(sorted(known))}"
-            return [Problem(path="training.loss", message=f"the backend has no loss {loss!r}", remedy=remedy)]
-        backend.check(training_spec(experiment, Path("checkpoints")))
-        return []
+        assert experiment.training is not None
+        problems = _loss_problems(experiment.training, backend.capabilities().losses)
+        if not problems:
+            backend.check(training_spec(experiment, Path("checkpoints")))
+        return problems
 
     async def run(self, ctx: StageContext) -> None:
         """Load the base model, attach the trainable weights, restore a checkpoint if there is one.
@@ -92,3 +88,19 @@ class InitSession(Stage):
             "model.loaded",
             {"model": spec.base_model, "digest": digest, "backend": backend.capabilities().name},
         )
+
+
+def _loss_problems(training: TrainingConfig, known: Collection[str]) -> list[Problem]:
+    """The loss has a formula or is the backend's own, the backend has it, and its settings are in their ranges."""
+    name = training.loss
+    if name in known and name not in LOSSES:
+        return []  # the backend's own: its settings are the backend's to check
+    try:
+        find_loss(name).check(training.loss_config)
+    except ConfigError as error:
+        path = error.where.replace("loss_fn", "loss", 1)
+        return [Problem(path=f"training.{path}", message=error.what, remedy=error.remedy)]
+    if name in known:
+        return []
+    remedy = f"it has {', '.join(sorted(known))}"
+    return [Problem(path="training.loss", message=f"the backend has no loss {name!r}", remedy=remedy)]

@@ -13,7 +13,7 @@ from crucible_ir.errors import ConfigError, DataError, nearest
 from crucible_train.losses.cross_entropy import cross_entropy
 from crucible_train.losses.policy import cispo, dro, gspo, importance_sampling, ppo
 from crucible_train.losses.value import LossValue
-from crucible_train.types import Datum, LossConfig, LossInputs
+from crucible_train.types import Datum, LossConfig, LossInputs, TensorData
 
 __all__ = ["LOSSES", "LossSpec", "find_loss"]
 
@@ -48,7 +48,8 @@ class LossSpec:
         """All settings, those of ``config`` over the defaults.
 
         Raises:
-            ConfigError: a setting that this loss does not have, or one without a default is missing.
+            ConfigError: a setting that this loss does not have, one out of its range, or one without a default is
+                missing.
         """
         for setting in sorted(set(config) - set(self.settings)):
             near = nearest(setting, self.settings)
@@ -64,7 +65,13 @@ class LossSpec:
                     where=f"loss_config.{setting}",
                     remedy="give it, for example 0.05",
                 )
-        return {**self.defaults, **config}
+        settings = {**self.defaults, **config}
+        self.formula(np.zeros(1), self._nothing(), settings)  # the formula itself knows the ranges
+        return settings
+
+    def _nothing(self) -> LossInputs:
+        """One token that has no part in the loss."""
+        return {name: TensorData(np.zeros(1, np.float32)) for name in (*self.inputs, *self.optional)}
 
     def check_inputs(self, datum: Datum, where: str = "Datum") -> None:
         """Every input is there and has the shape of the targets.
