@@ -62,7 +62,10 @@ class LogRollouts(Stage):
     options_model = LogRolloutsOptions
 
     async def run(self, ctx: StageContext) -> None:
-        """The only place where the step counter of reinforcement learning moves."""
+        """The only place where the step counter of reinforcement learning moves.
+
+        Rate and progress stand under the names of every workflow, and under those that upstream has here alone.
+        """
         step, total, pending = ctx.get(STEP), ctx.get(TOTAL_STEPS), ctx.get(PENDING_METRICS)
         rolled = [found for found in ctx.get(ROLLED) if isinstance(found, RolledGroup)]
         failed = len(ctx.get(ROLLED)) - len(rolled)
@@ -77,8 +80,10 @@ class LogRollouts(Stage):
                 passes=ctx.get(FORWARD_BACKWARD),
                 optims=ctx.get(OPTIM_STEPS),
                 metrics={
+                    "progress": (step + 1) / total,
                     "progress/batch": float(step),
                     "progress/done_frac": (step + 1) / total,
+                    "learning_rate": ctx.get(LEARNING_RATE),
                     "optim/lr": ctx.get(LEARNING_RATE),
                     **trajectory_metrics(groups),
                     **_staleness(step, rolled),

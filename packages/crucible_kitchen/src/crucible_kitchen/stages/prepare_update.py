@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from crucible_ir import Contract
-from crucible_kitchen.engine.context import StageContext
+from crucible_ir import Contract, Problem
+from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Key, Stage
 from crucible_kitchen.stages.keys import BATCH, ROLLOUT_DATA, TRAINED
+from crucible_train.losses import find_loss
 from crucible_train.rl import inputs_for_loss
 from crucible_train.types import Datum
 
 __all__ = ["PrepareUpdate", "PrepareUpdateOptions"]
 
 _ITEM: Key[Sequence[Datum]] = Key("updates_item")
+_ROLLED = frozenset({"target_tokens", "logprobs", "advantages", "mask", "sequence_ratio_mask"})
+"""What rollouts hold for a loss."""
 
 
 class PrepareUpdateOptions(Contract):
@@ -31,6 +34,28 @@ class PrepareUpdate(Stage):
     optional_reads = (_ITEM,)
     writes = (BATCH, TRAINED)
     options_model = PrepareUpdateOptions
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """The loss is one that reads advantages, with settings that it has.
+
+        Raises:
+            ConfigError: there is no such loss, or a setting is unknown or missing.
+        """
+        training = plan.experiment.training
+        if training is None:
+            return []
+        spec = find_loss(training.loss)
+        spec.check(training.loss_config)
+        lacking = sorted(set(spec.inputs) - _ROLLED)
+        if not lacking:
+            return []
+        return [
+            Problem(
+                path="training.loss",
+                message=f"{training.loss!r} needs {', '.join(lacking)}, which rollouts do not hold",
+                remedy="use importance_sampling, ppo, cispo, dro or gspo here",
+            )
+        ]
 
     async def run(self, ctx: StageContext) -> None:
         """The datums with their masks are kept for this iteration's metrics."""

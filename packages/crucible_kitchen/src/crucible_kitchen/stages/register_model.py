@@ -21,7 +21,7 @@ class RegisterModel(Stage):
     optional_ports = ("model_registry",)
 
     async def run(self, ctx: StageContext) -> None:
-        """The same identity is registered once.
+        """The same identity is registered once. A run whose problems are generated has no dataset to name.
 
         Without a registry, and for a model whose held-out loss is not finite, it says so in the log instead.
         """
@@ -39,10 +39,13 @@ class RegisterModel(Stage):
         base_model, _ = registry.register(
             ModelRef(id=base["id"], digest=base["digest"]), identity=base["digest"]
         )
-        dataset = DatasetRef.model_validate(provenance["dataset"])
-        base_key, data_key = f"{base_model.key}@{base_model.version}", f"{dataset.key}@{dataset.digest}"
-        run = Ref(kind="run", id=ctx.run_id, parents=(data_key, base_key))
-        for ref in (dataset, run, weights.model_copy(update={"parents": (run.key,)})):
+        base_key, data_keys = f"{base_model.key}@{base_model.version}", tuple[str, ...]()
+        if "dataset" in provenance:
+            dataset = DatasetRef.model_validate(provenance["dataset"])
+            registry.record(dataset)
+            data_keys = (f"{dataset.key}@{dataset.digest}",)
+        run = Ref(kind="run", id=ctx.run_id, parents=(*data_keys, base_key))
+        for ref in (run, weights.model_copy(update={"parents": (run.key,)})):
             registry.record(ref)
         model, new = registry.register(
             ModelRef(
@@ -51,7 +54,7 @@ class RegisterModel(Stage):
                 uri=weights.path,
                 base_model=base["id"],
                 produced_by=ctx.run_id,
-                parents=(f"{weights.key}@{weights.digest}", base_key, data_key),
+                parents=(f"{weights.key}@{weights.digest}", base_key, *data_keys),
                 metadata={
                     "recipe": ctx.experiment.recipe,
                     "workflow": ctx.experiment.workflow,
