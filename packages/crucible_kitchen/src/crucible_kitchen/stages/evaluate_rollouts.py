@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from pydantic import Field
@@ -11,11 +10,11 @@ from crucible_ir import Contract, ExampleResult, Problem
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.environments.environment import HeldOutProblem
+from crucible_kitchen.stages.attempts import attempts
 from crucible_kitchen.stages.evaluation import HeldOutEvaluation
 from crucible_kitchen.stages.keys import ENVIRONMENTS, SAMPLER, STEP
-from crucible_kitchen.stages.rollouts import RolloutSettings, completer
-from crucible_train.ports import SamplingClient
-from crucible_train.rl import Complete, TrajectoryGroup, rollout_group, trajectory_metrics
+from crucible_kitchen.stages.rollouts import RolloutSettings
+from crucible_train.rl import TrajectoryGroup, trajectory_metrics
 
 __all__ = ["EvaluateRollouts", "EvaluateRolloutsOptions"]
 
@@ -52,9 +51,15 @@ class EvaluateRollouts(HeldOutEvaluation):
         problems, step = ctx.get(ENVIRONMENTS).held_out, ctx.get(STEP)
         if not problems:
             return
+        options = self.options
+        settings = RolloutSettings(
+            max_tokens=options.max_tokens, temperature=options.temperature, max_turns=options.max_turns
+        )
         sampler = await ctx.get(SAMPLER).take(step)
         try:
-            groups = await self._tried(ctx, sampler, problems)
+            groups = await attempts(
+                ctx, sampler, problems, settings, purpose=self.name, in_flight=options.in_flight
+            )
         finally:
             await ctx.get(SAMPLER).give_back(step)
         metrics = {f"test/{name}": value for name, value in trajectory_metrics(groups).items()}
@@ -66,30 +71,6 @@ class EvaluateRollouts(HeldOutEvaluation):
                 results = f"results/{prefix}_{step:06d}.jsonl"
                 write_lines(ctx.run_dir / results, [ctx.redact(one.model_dump_json()) for one in records])
         self.tell(ctx, metrics, examples=len(problems), results=results)
-
-    async def _tried(
-        self, ctx: StageContext, sampler: SamplingClient, problems: Sequence[HeldOutProblem]
-    ) -> list[TrajectoryGroup]:
-        options = self.options
-        settings = RolloutSettings(max_tokens=options.max_tokens, temperature=options.temperature)
-        groups: list[TrajectoryGroup] = []
-
-        async def one(number: int, problem: HeldOutProblem) -> TrajectoryGroup:
-            def complete_for(member: int) -> Complete:
-                return completer(sampler, settings, ctx.rng(f"evaluate_rollouts/{member}", number))
-
-            return await rollout_group(problem.builder, complete_for, max_turns=options.max_turns)
-
-        for start in range(0, len(problems), options.in_flight):
-            chosen = list(enumerate(problems))[start : start + options.in_flight]
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    running = [tasks.create_task(one(number, problem)) for number, problem in chosen]
-            except ExceptionGroup as several:
-                raise several.exceptions[0] from several
-            groups += [task.result() for task in running]
-            ctx.publish("evaluating", {"done": len(groups), "of": len(problems)})
-        return groups
 
     def _records(
         self,

@@ -18,7 +18,7 @@ class HeldOutEvaluation(Stage):
     Its options say with ``standalone`` whether the figures get a row of their own or join that of the next step.
     """
 
-    optional_reads = (PENDING_METRICS,)
+    optional_reads = (PENDING_METRICS, LAST_EVALUATION)
     writes = (LAST_EVALUATION, PENDING_METRICS)
     ports = ("metrics_store",)
 
@@ -36,9 +36,12 @@ class HeldOutEvaluation(Stage):
         return []
 
     def tell(self, ctx: StageContext, metrics: Mapping[str, float], *, examples: int, results: str) -> None:
-        """Log the figures and where the records are; the stage must read ``STEP``."""
+        """Log the figures and where the records are; the stage must read ``STEP``.
+
+        Those of other evaluations stay beside them.
+        """
         step, found = ctx.get(STEP), dict(metrics)
-        ctx.set(LAST_EVALUATION, found)
+        ctx.set(LAST_EVALUATION, ctx.find(LAST_EVALUATION, {}) | found)
         ctx.emit(
             EventType.EVALUATION_COMPLETED,
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -10,7 +11,15 @@ from crucible_ir import Contract, IfDef, LoopDef, PipelineNode, StageDef
 from crucible_ir.json_values import JsonObject
 from crucible_kitchen.workflows.supervised import opening
 
-__all__ = ["ReinforcementOptions", "RolloutOptions", "acting", "closing", "reinforcement"]
+__all__ = [
+    "ReinforcementOptions",
+    "RolloutOptions",
+    "closing",
+    "held_out_attempts",
+    "iteration",
+    "opening_rollouts",
+    "reinforcement",
+]
 
 
 class RolloutOptions(Contract):
@@ -18,11 +27,6 @@ class RolloutOptions(Contract):
 
     renderer: str | None = None
     """Name of the renderer; None takes the one recommended for the model."""
-    data: bool = True
-    """Load a dataset; environments that generate their problems need none."""
-    env: str
-    """Registered name of the environment."""
-    env_options: JsonObject = Field(default_factory=dict)
     group_size: int = Field(default=4, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=1.0, ge=0)
@@ -55,6 +59,11 @@ class RolloutOptions(Contract):
 class ReinforcementOptions(RolloutOptions):
     """What the reinforcement workflow lets a recipe choose beyond the training settings."""
 
+    data: bool = True
+    """Load a dataset; environments that generate their problems need none."""
+    env: str
+    """Registered name of the environment."""
+    env_options: JsonObject = Field(default_factory=dict)
     remove_constant_reward_groups: bool = False
     kl_penalty_coef: float = Field(default=0.0, ge=0)
     """How strongly the policy is held to the base model; 0 is not at all."""
@@ -71,20 +80,22 @@ def reinforcement(options: ReinforcementOptions) -> tuple[PipelineNode, ...]:
         reference = (StageDef(name="load_reference"),)
     removing = {"remove_constant_reward_groups": options.remove_constant_reward_groups}
     shaping = (StageDef(name="compute_advantages", options=removing), *penalty)
-    evaluation = _evaluation(options)
+    building = {"env": options.env, "env_options": options.env_options, "group_size": options.group_size}
+    evaluation = held_out_attempts(options)
     before = (evaluation({}),) if options.evaluate else ()
     after = (evaluation({"standalone": True}, "final_evaluation"),) if options.evaluate else ()
     return (
-        *acting(options),
+        *opening(options.renderer, data=options.data),
+        StageDef(name="build_env_group", options=building),
+        *opening_rollouts(options),
         *reference,
         LoopDef(name="iterations", over="iterations", body=iteration(options, shaping, before)),
         *closing(options, after),
     )
 
 
-def acting(options: RolloutOptions) -> tuple[PipelineNode, ...]:
-    """Everything before the first iteration: data, model, environments, samplers, metrics."""
-    building = {"env": options.env, "env_options": options.env_options, "group_size": options.group_size}
+def opening_rollouts(options: RolloutOptions) -> tuple[PipelineNode, ...]:
+    """What acts in the environments, and what logs it."""
     sampling = {
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
@@ -92,12 +103,7 @@ def acting(options: RolloutOptions) -> tuple[PipelineNode, ...]:
         "max_steps_off_policy": options.max_steps_off_policy,
         "on_error": options.on_error,
     }
-    return (
-        *opening(options.renderer, data=options.data),
-        StageDef(name="build_env_group", options=building),
-        StageDef(name="open_rollouts", options=sampling),
-        StageDef(name="open_rollout_metrics"),
-    )
+    return (StageDef(name="open_rollouts", options=sampling), StageDef(name="open_rollout_metrics"))
 
 
 def iteration(
@@ -165,7 +171,8 @@ def _streamed(options: RolloutOptions, shaping: tuple[PipelineNode, ...]) -> tup
     )
 
 
-def _evaluation(options: RolloutOptions) -> Any:
+def held_out_attempts(options: RolloutOptions) -> Callable[..., StageDef]:
+    """Makes the stage that tries held-out problems, from further options and a label."""
     common = {
         "max_tokens": options.eval_max_tokens or options.max_tokens,
         "temperature": options.eval_temperature,
