@@ -13,8 +13,12 @@ from pydantic import BaseModel
 
 from crucible_cookbook.recipes.chat_sl import ChatSl
 from crucible_cookbook.recipes.distillation import Distillation
+from crucible_cookbook.recipes.math_rl import MathRl
 from crucible_cookbook.recipes.preference import Preference
 from crucible_cookbook.recipes.sl_basic import SlBasic
+from crucible_ir import ConfigError
+from crucible_kitchen.plugins.discovery import discover
+from crucible_kitchen.plugins.groups import RECIPES
 from crucible_kitchen.recipes import Recipe
 
 PLACED = {"model": "tiny", "seed": 1, "tags": ["a"], "baseline": "run_1_00000000", "name": "mine"}
@@ -24,6 +28,7 @@ BASES: dict[type[Recipe[Any]], dict[str, Any]] = {
     ChatSl: {**PLACED, "dataset": "org/rows", "test_size": 5},
     Preference: {**PLACED, "dataset": "org/rows", "data": {"eval_split": "test"}},
     Distillation: {**PLACED, **HUB, "teacher": "tiny"},
+    MathRl: {**PLACED, "env": "gsm8k", "kl_penalty_coef": 0.5},
 }
 """Settings of each recipe under which every other setting has something to act on."""
 
@@ -35,16 +40,23 @@ OTHERS: dict[str, Any] = {
     "teacher_renderer": "qwen3",
     "teacher_weights": "some/weights",
     "baseline": "run_2_00000000",
+    "env": "polaris",
+    "fewshot": False,
+    "math_rl:loss": "ppo",
+    "loss_config": {"clip_low_threshold": 0.5},
     "data.path": "org/others",
     "data.eval_path": "org/others",
     "data.mapping": {"schema": "messages"},
 }
-"""Another value, where none can be made from the type."""
+"""Another value, where none can be made from the type; ``recipe:setting`` goes before ``setting``."""
 
 WITH: dict[str, dict[str, Any]] = {
     "data.test_size": {"eval_split": None},
     "data.eval_split": {"eval_path": "org/held"},
     "data.eval_config": {"eval_path": "org/held"},
+    "n_batches": {"env": "arithmetic"},
+    "held_out": {"env": "arithmetic"},
+    "kl_penalty_coef": {"kl_discount_factor": 0.0},
 }
 """What else must be given for a setting to have something to act on."""
 
@@ -82,7 +94,7 @@ def settings_of(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, Any]
 def merged(base: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     group, _, name = path.rpartition(".")
     if not group:
-        return {**base, path: value}
+        return {**base, **WITH.get(path, {}), path: value}
     return {**base, group: {**base[group], **WITH.get(path, {}), name: value}}
 
 
@@ -97,7 +109,8 @@ def test_every_setting_of_a_recipe_changes_what_is_done(kind: type[Recipe[Any]])
     config = kind.config_model.parse(base)
     idle = []
     for path, annotation, value in settings_of(config):
-        other = OTHERS.get(path) or another(annotation, value)
+        known = next((OTHERS[key] for key in (f"{recipe.name}:{path}", path) if key in OTHERS), None)
+        other = another(annotation, value) if known is None else known
         before = merged(base, path, value) if path in WITH else base
         if done_by(recipe, before) == done_by(recipe, merged(base, path, other)):
             idle.append(path)
@@ -109,3 +122,25 @@ def test_no_default_is_a_path_of_one_machine(kind: type[Recipe[Any]]) -> None:
     said = json.dumps(kind.config_model().model_dump(mode="json"))
     assert str(Path.home()) not in said
     assert not [part for part in said.split('"') if part.startswith(("/", "~"))]
+
+
+def test_every_recipe_of_the_cookbook_is_looked_at() -> None:
+    installed = {one.name for one in discover(RECIPES) if one.package == "crucible-cookbook"}
+    assert installed == {str(kind.name) for kind in BASES}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"limit": 5}, "limit"),
+        ({"rules": "cookbook_exact", "shuffle_seed": 3}, "rules, shuffle_seed"),
+        ({"env": "tiny", "rules": "cookbook_exact"}, "rules"),
+        ({"env": "gsm8k", "n_batches": 5, "held_out": 0}, "held_out, n_batches"),
+        ({"kl_discount_factor": 0.5}, "kl_discount_factor"),
+    ],
+)
+def test_a_setting_that_does_nothing_with_the_environment_is_refused(
+    settings: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"nothing acts on {named} with"):
+        MathRl().parse({**PLACED, **settings})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crucible_cookbook.data import BUNDLED, PROBLEMS, problem_data
 from crucible_cookbook.settings import TrainingSettings, model_ref, renderer_of, training_config
@@ -77,6 +77,19 @@ class MathRlConfig(TrainingSettings):
     """A group whose environment fails stops the run, or is left out and counted."""
     log_groups: int = Field(default=4, ge=0)
     """Problems of each iteration whose attempts are kept in the run's folder."""
+
+    @model_validator(mode="after")
+    def _everything_given_is_acted_on(self) -> MathRlConfig:
+        """A setting that would do nothing with this environment, or without a penalty, is refused."""
+        idle = {"limit", "eval_limit", "shuffle_seed"} if self.generated() else {"n_batches", "held_out"}
+        idle |= {"rules"} if self.generated() or self.env == BUNDLED else set()
+        fields = type(self).model_fields
+        given = sorted(name for name in idle if getattr(self, name) != fields[name].default)
+        if given:
+            raise ValueError(f"nothing acts on {', '.join(given)} with env={self.env!r}; leave it out")
+        if self.kl_discount_factor and not self.kl_penalty_coef:
+            raise ValueError("nothing acts on kl_discount_factor without kl_penalty_coef; leave it out")
+        return self
 
     def generated(self) -> bool:
         """Whether problems come from no dataset."""
