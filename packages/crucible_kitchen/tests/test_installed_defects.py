@@ -67,9 +67,9 @@ def test_every_installed_stage_is_in_a_workflow_and_reads_what_another_writes() 
 
 
 def test_every_installed_workflow_is_run_by_a_test() -> None:
-    tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_workflow_*.py")]
+    tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
     names = [plugin.name for plugin in discover(WORKFLOWS)]
     assert len(names) >= 3
     for name in names:
-        imported = f"from crucible_kitchen.workflows.{name} import"
+        imported = f"\nfrom crucible_kitchen.workflows.{name} import"
         assert any(imported in text and "crucible.run(" in text for text in tests), name
