@@ -38,12 +38,15 @@ from crucible_telemetry import MemoryMetricsStore
 from crucible_testing.backend import BigramBackend, write_bigram_model
 from crucible_testing.engine import MemoryPorts
 
-__all__ = ["BIGRAM", "StageBench", "chat_rows", "plant_bigram", "toy_experiment", "write_chats"]
+__all__ = ["BIGRAM", "LETTERS", "StageBench", "chat_rows", "plant_bigram", "toy_experiment", "write_chats"]
 
 T = TypeVar("T")
 
 BIGRAM = "bigram"
 """Entry-point name under which ``plant_bigram`` adds the backend."""
+
+LETTERS = "plain_letters"
+"""Entry-point name under which it adds the environment of ``crucible_testing.letters`` and its judge."""
 
 _ANSWERS = ("aba", "abab", "ababa", "ab")
 
@@ -183,12 +186,14 @@ def write_chats(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def plant_bigram(folder: Path) -> Path:
-    """Metadata of a package that adds the bigram backend by entry point; put the folder on the path."""
+    """Metadata of a package that adds the bigram backend, an environment and its judge; put the folder on the path."""
     info = folder / "crucible_bigram-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: crucible-bigram\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         f"[crucible.training_backend]\n{BIGRAM} = crucible_testing.backend:BigramBackend\n"
+        f"[crucible.environments]\n{LETTERS} = crucible_testing.letters:Letters\n"
+        f"[crucible.python_bridge]\n{LETTERS} = crucible_testing.letters:FaultyJudge\n"
     )
     return folder
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from crucible_ir import CrucibleError, DataError, EventType
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.environments.environment import HeldOutProblem
-from crucible_kitchen.stages.rollouts import RolloutSettings, completer
+from crucible_kitchen.stages.rollouts import RolloutSettings, acted, completer
 from crucible_train.ports import SamplingClient
-from crucible_train.rl import Complete, TrajectoryGroup, rollout_group
+from crucible_train.rl import Complete, TrajectoryGroup
 
 __all__ = ["attempts"]
 
@@ -25,15 +26,34 @@ async def attempts(
 ) -> list[TrajectoryGroup]:
     """A group of one member per problem, in order; ``in_flight`` of them at a time, which changes nothing.
 
-    The draws of a problem depend on the experiment's seed, the purpose and the problem's place alone.
+    The draws of a problem depend on the experiment's seed, the purpose and the problem's place alone. Where
+    ``settings`` say that failures are dropped, a problem whose environment failed gives a group of nothing.
+
+    Raises:
+        CrucibleError: an environment failed and failures are not dropped.
+        DataError: a problem makes more or fewer than one environment.
     """
     groups: list[TrajectoryGroup] = []
+    failed: list[CrucibleError] = []
 
     async def one(number: int, problem: HeldOutProblem) -> TrajectoryGroup:
         def complete_for(member: int) -> Complete:
             return completer(sampler, settings, ctx.rng(f"{purpose}/{member}", number))
 
-        return await rollout_group(problem.builder, complete_for, max_turns=settings.max_turns)
+        try:
+            group = await acted(problem.builder, complete_for, max_turns=settings.max_turns)
+        except CrucibleError as error:
+            if not settings.drop_failed:
+                raise
+            failed.append(error)
+            return TrajectoryGroup(trajectories=(), final_rewards=(), metrics=())
+        if len(group.trajectories) != 1:
+            raise DataError(
+                what=f"{len(group.trajectories)} attempts at the held-out problem {problem.example_id}",
+                where="Environments.held_out",
+                remedy="let the builder of a held-out problem make one environment",
+            )
+        return group
 
     for start in range(0, len(problems), in_flight):
         chosen = list(enumerate(problems))[start : start + in_flight]
@@ -44,4 +64,7 @@ async def attempts(
             raise several.exceptions[0] from several
         groups += [task.result() for task in running]
         ctx.publish("evaluating", {"done": len(groups), "of": len(problems)})
+    if failed:
+        message = f"{len(failed)} of {len(problems)} held-out problems failed and are left out"
+        ctx.emit(EventType.LOG, {"level": "warning", "message": message, "first": str(failed[0])})
     return groups

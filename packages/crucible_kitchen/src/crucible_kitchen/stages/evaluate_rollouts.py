@@ -30,6 +30,8 @@ class EvaluateRolloutsOptions(Contract):
     """Problems tried at the same time; does not change the result."""
     standalone: bool = False
     """Log a row of its own instead of adding to the row of the step that follows."""
+    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
+    """A problem whose environment fails: stop, or leave it out, count it and say so."""
 
 
 class EvaluateRollouts(HeldOutEvaluation):
@@ -53,7 +55,10 @@ class EvaluateRollouts(HeldOutEvaluation):
             return
         options = self.options
         settings = RolloutSettings(
-            max_tokens=options.max_tokens, temperature=options.temperature, max_turns=options.max_turns
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            max_turns=options.max_turns,
+            drop_failed=options.on_error == "drop",
         )
         sampler = await ctx.get(SAMPLER).take(step)
         try:
@@ -62,7 +67,11 @@ class EvaluateRollouts(HeldOutEvaluation):
             )
         finally:
             await ctx.get(SAMPLER).give_back(step)
-        metrics = {f"test/{name}": value for name, value in trajectory_metrics(groups).items()}
+        failed = sum(not group.trajectories for group in groups)
+        metrics = {
+            **{f"test/{name}": value for name, value in trajectory_metrics(groups).items()},
+            **({"test/rollout_errors/groups": float(failed)} if failed else {}),
+        }
         results = ""
         for metric in ("reward", "correct"):
             records = self._records(ctx, problems, groups, metric)
@@ -81,6 +90,8 @@ class EvaluateRollouts(HeldOutEvaluation):
     ) -> list[ExampleResult]:
         found = []
         for problem, group in zip(problems, groups, strict=True):
+            if not group.trajectories:
+                continue  # its environment failed
             (trajectory,), (final,) = group.trajectories, group.final_rewards
             last = trajectory.transitions[-1]
             if metric == "reward":

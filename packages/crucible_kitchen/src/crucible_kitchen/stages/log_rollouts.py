@@ -26,7 +26,7 @@ from crucible_kitchen.stages.keys import (
     TOTAL_STEPS,
     TRAINED,
 )
-from crucible_kitchen.stages.rollouts import RolledGroup
+from crucible_kitchen.stages.rollouts import FailedGroup, RolledGroup
 from crucible_train.ports import Tokenizer
 from crucible_train.rl import TrajectoryGroup, trajectory_metrics
 from crucible_train.types import ModelInput
@@ -38,7 +38,8 @@ class LogRolloutsOptions(Contract):
     """What is kept of the rollouts."""
 
     groups: int = Field(default=4, ge=0)
-    """Groups of each iteration whose texts are kept in ``rollouts/``; 0 keeps none."""
+    """Groups of each iteration whose texts are kept in ``rollouts/``: the first ones, and as many of those after them
+    that failed or hold an answer that could not be judged; 0 keeps none."""
 
 
 class LogRollouts(Stage):
@@ -70,7 +71,7 @@ class LogRollouts(Stage):
         rolled = [found for found in ctx.get(ROLLED) if isinstance(found, RolledGroup)]
         failed = len(ctx.get(ROLLED)) - len(rolled)
         groups = [found.group for found in rolled]
-        self._keep(ctx, groups)
+        self._keep(ctx, ctx.get(ROLLED))
         tokens = self._tokens(ctx, groups)
         in_flight = ctx.get(IN_FLIGHT)
         in_flight.submit(
@@ -110,19 +111,31 @@ class LogRollouts(Stage):
         named = {f"tokens/{name}": value for name, value in found.items()}
         return {**named, **{f"tokens/cumulative/{name}": value for name, value in totals.items()}}
 
-    def _keep(self, ctx: StageContext, groups: Sequence[TrajectoryGroup]) -> None:
-        kept = groups[: self.options.groups]
+    def _keep(self, ctx: StageContext, rolled: Sequence[RolledGroup | FailedGroup]) -> None:
+        first = self.options.groups
+        noted = [g for g, found in enumerate(rolled) if g >= first and _went_wrong(found)]
+        kept = [*range(min(first, len(rolled))), *noted[:first]]
         if not kept:
             return
         tokenizer = ctx.get(TOKENIZER)
         lines = [
-            ctx.redact(
-                json.dumps({"group": g, "member": m, **_told(tokenizer, group, m)}, ensure_ascii=False)
-            )
-            for g, group in enumerate(kept)
-            for m in range(len(group.trajectories))
+            ctx.redact(json.dumps({"group": g, **line}, ensure_ascii=False))
+            for g in kept
+            for line in _lines(tokenizer, rolled[g])
         ]
         write_lines(ctx.run_dir / "rollouts" / f"step_{ctx.get(STEP):06d}.jsonl", lines)
+
+
+def _went_wrong(found: RolledGroup | FailedGroup) -> bool:
+    return isinstance(found, FailedGroup) or any(one.reward is None for one in found.group.trajectories)
+
+
+def _lines(tokenizer: Tokenizer, found: RolledGroup | FailedGroup) -> list[dict[str, Any]]:
+    """One per member; of a group that failed, one with the error."""
+    if isinstance(found, FailedGroup):
+        return [{"failed": str(found.error)}]
+    members = range(len(found.group.trajectories))
+    return [{"member": m, "version": found.version, **_told(tokenizer, found.group, m)} for m in members]
 
 
 def _told(tokenizer: Tokenizer, group: TrajectoryGroup, member: int) -> dict[str, Any]:

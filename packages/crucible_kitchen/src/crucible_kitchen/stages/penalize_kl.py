@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from crucible_ir import Contract
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.keys import PENDING_METRICS, REFERENCE_SAMPLER, ROLLOUT_DATA
+from crucible_kitchen.stages.keys import PENDING_METRICS, REFERENCE_SAMPLER, ROLLOUT_DATA, TRAINED
 from crucible_kitchen.stages.scoring import score_targets
 from crucible_train.rl import incorporate_kl_penalty
+from crucible_train.types import Datum
 
 __all__ = ["PenalizeKl", "PenalizeKlOptions"]
 
@@ -26,16 +29,26 @@ class PenalizeKl(Stage):
     """Lower the advantage of tokens that the policy likes more than the reference does."""
 
     name = "penalize_kl"
-    reads = (ROLLOUT_DATA, REFERENCE_SAMPLER, PENDING_METRICS)
+    reads = (ROLLOUT_DATA, REFERENCE_SAMPLER, PENDING_METRICS, TRAINED)
     writes = (ROLLOUT_DATA, PENDING_METRICS)
     options_model = PenalizeKlOptions
 
     async def run(self, ctx: StageContext) -> None:
-        """The mean over the data at hand is taken out, as upstream does."""
+        """The mean over the data at hand is taken out, as upstream does; the row has that of the whole iteration."""
         data, options = ctx.get(ROLLOUT_DATA), self.options
-        if not data:
+        here, before = _sampled_tokens(data), _sampled_tokens(ctx.get(TRAINED))
+        if not here:
             return
         base = await score_targets(ctx.get(REFERENCE_SAMPLER), data)
         changed, metrics = incorporate_kl_penalty(data, base, coef=options.coef, discount=options.discount)
         ctx.set(ROLLOUT_DATA, changed)
-        ctx.set(PENDING_METRICS, ctx.get(PENDING_METRICS) | dict(metrics))
+        pending = ctx.get(PENDING_METRICS)
+        means = {
+            name: (pending.get(name, 0.0) * before + mean * here) / (before + here)
+            for name, mean in metrics.items()
+        }
+        ctx.set(PENDING_METRICS, pending | means)
+
+
+def _sampled_tokens(data: Sequence[Datum]) -> float:
+    return sum(float(datum.loss_fn_inputs["mask"].array.sum()) for datum in data)

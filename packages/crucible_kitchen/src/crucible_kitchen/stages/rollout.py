@@ -34,13 +34,18 @@ class Rollout(Stage):
     options_model = RolloutOptions
 
     async def run(self, ctx: StageContext) -> None:
-        """A group that failed is left out only where that was asked for; it is counted and said."""
+        """A group that failed is left out only where that was asked for; it is counted and said.
+
+        Raises:
+            CrucibleError: that of the first group, where all groups of the iteration failed.
+        """
         options, step = self.options, ctx.get(STEP)
         part, parts = 0, 1
         if options.minibatches:
             parts = options.substeps * options.minibatches
             part = ctx.get(_SUBSTEP) * options.minibatches + ctx.get(_MINIBATCH)
         groups = await ctx.get(ROLLOUTS).groups(step, part=part, parts=parts)
+        rolled = [*ctx.get(ROLLED), *groups]
         failed = [group for group in groups if isinstance(group, FailedGroup)]
         if failed:
             message = f"{len(failed)} of {len(groups)} groups failed and are left out"
@@ -48,6 +53,8 @@ class Rollout(Stage):
                 EventType.LOG,
                 {"level": "warning", "message": message, "step": step, "first": str(failed[0].error)},
             )
+            if part == parts - 1 and all(isinstance(group, FailedGroup) for group in rolled):
+                raise failed[0].error
         ctx.set(GROUPS, groups)
-        ctx.set(ROLLED, [*ctx.get(ROLLED), *groups])
-        ctx.publish("rolled out", {"step": step, "groups": len(ctx.get(ROLLED))})
+        ctx.set(ROLLED, rolled)
+        ctx.publish("rolled out", {"step": step, "groups": len(rolled)})

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crucible_ir import CrucibleError
+from crucible_ir import CrucibleError, TrainError
 from crucible_kitchen.stages.sampler import FreshSampler
 from crucible_train.ports import SamplingClient
 from crucible_train.rl import Complete, EnvGroupBuilder, RLDataset, TrajectoryGroup, rollout_group
 from crucible_train.types import ModelInput, SampledSequence, SamplingParams, StopCondition
 
-__all__ = ["FailedGroup", "RolledGroup", "RolloutPool", "RolloutSettings", "completer"]
+__all__ = ["FailedGroup", "RolledGroup", "RolloutPool", "RolloutSettings", "acted", "completer"]
 
 Rng = Callable[[str, int], np.random.Generator]
 """A generator for a purpose at a step."""
@@ -48,8 +48,12 @@ class FailedGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    tasks: Sequence[asyncio.Task[TrajectoryGroup]]
+    """Groups under way; a place is None where its group failed and would begin anew."""
+
+    builders: Sequence[EnvGroupBuilder]
+    sampler: SamplingClient
     version: int
+    tasks: list[asyncio.Task[TrajectoryGroup] | None]
 
 
 def completer(sampler: SamplingClient, settings: RolloutSettings, rng: np.random.Generator) -> Complete:
@@ -65,6 +69,27 @@ def completer(sampler: SamplingClient, settings: RolloutSettings, rng: np.random
         return (await sampler.sample(observation, params)).sequences[0]
 
     return complete
+
+
+async def acted(
+    builder: EnvGroupBuilder, complete_for: Callable[[int], Complete], *, max_turns: int | None
+) -> TrajectoryGroup:
+    """A group of finished episodes; environments are foreign code, whose errors come out as ours.
+
+    Raises:
+        CrucibleError: as it was raised.
+        TrainError: an environment raised anything else.
+    """
+    try:
+        return await rollout_group(builder, complete_for, max_turns=max_turns)
+    except CrucibleError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary to environments of other packages
+        raise TrainError(
+            what=f"an environment raised {type(error).__name__}: {error}",
+            where=f"rollout of {type(builder).__name__}",
+            remedy="correct it; on_error=drop leaves out the groups that fail",
+        ) from error
 
 
 class RolloutPool:
@@ -90,17 +115,20 @@ class RolloutPool:
         """Await one of ``parts`` near-equal shares of the groups of batch ``step``; starts what may be started.
 
         Raises:
-            CrucibleError: a group failed and failures are not dropped.
+            CrucibleError: a group failed and failures are not dropped; asked again, it begins anew with the
+                weights and the seeds that it had.
         """
         await self._start(step)
         batch = self._started[step]
         finished: list[RolledGroup | FailedGroup] = []
         count = len(batch.tasks)
-        for task in batch.tasks[part * count // parts : (part + 1) * count // parts]:
+        for g in range(part * count // parts, (part + 1) * count // parts):
+            task = batch.tasks[g] or self._begin(batch, step, g)
             try:
                 finished.append(RolledGroup(group=await task, version=batch.version))
             except CrucibleError as error:
                 if not self._settings.drop_failed:
+                    batch.tasks[g] = None
                     raise
                 finished.append(FailedGroup(error=error))
         if part == parts - 1:
@@ -110,7 +138,7 @@ class RolloutPool:
 
     async def aclose(self) -> None:
         """Cancel what is under way; closing twice is harmless."""
-        tasks = [task for batch in self._started.values() for task in batch.tasks]
+        tasks = [task for batch in self._started.values() for task in batch.tasks if task is not None]
         self._started.clear()
         for task in tasks:
             task.cancel()
@@ -122,17 +150,16 @@ class RolloutPool:
         for index in range(first, end):
             sampler = await self._sampler.take(step)
             builders = self._dataset.get_batch(index % len(self._dataset))
-            tasks = [
-                asyncio.create_task(self._group(builder, sampler, index, g))
-                for g, builder in enumerate(builders)
-            ]
-            self._started[index] = _Batch(tasks=tasks, version=step)
-        self._next = max(first, end)
+            batch = _Batch(builders=builders, sampler=sampler, version=step, tasks=[None] * len(builders))
+            for g in range(len(builders)):
+                self._begin(batch, index, g)
+            self._started[index] = batch
+            self._next = index + 1
 
-    async def _group(
-        self, builder: EnvGroupBuilder, sampler: SamplingClient, index: int, g: int
-    ) -> TrajectoryGroup:
+    def _begin(self, batch: _Batch, index: int, g: int) -> asyncio.Task[TrajectoryGroup]:
         def complete_for(member: int) -> Complete:
-            return completer(sampler, self._settings, self._rng(f"rollout/{g}/{member}", index))
+            return completer(batch.sampler, self._settings, self._rng(f"rollout/{g}/{member}", index))
 
-        return await rollout_group(builder, complete_for, max_turns=self._settings.max_turns)
+        task = asyncio.create_task(acted(batch.builders[g], complete_for, max_turns=self._settings.max_turns))
+        batch.tasks[g] = task
+        return task

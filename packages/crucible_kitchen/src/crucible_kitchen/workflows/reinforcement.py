@@ -177,6 +177,7 @@ def held_out_attempts(options: RolloutOptions) -> Callable[..., StageDef]:
         "max_tokens": options.eval_max_tokens or options.max_tokens,
         "temperature": options.eval_temperature,
         "max_turns": options.max_turns,
+        "on_error": options.on_error,
     }
 
     def stage(extra: dict[str, Any], label: str | None = None) -> StageDef:
