@@ -22,6 +22,9 @@ BREACHES = [
     ("crucible_torch.engine", "import crucible_kitchen", "layers"),
     ("crucible_kitchen.run", "import crucible_cookbook", "layers recipes"),
     ("crucible_kitchen.cli", "import crucible_tiny", "recipes"),
+    ("crucible_kitchen.serve", "import crucible_gateway", "layers"),
+    ("crucible_gateway.service", "import crucible_torch", "gateway"),
+    ("crucible_gateway.codec", "import tinker", "vendors"),
     ("crucible_stats.tests", "import crucible_testing", "layers testing"),
     ("crucible_tiny.model", "import crucible_ir", "tiny"),
     ("crucible_ir.record", "import numpy", "contracts"),
@@ -99,9 +102,19 @@ def test_the_contracts_cover_every_package_of_the_workspace() -> None:
 # --- what a package imports, it declares -------------------------------------------------------------------
 
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
-DISTRIBUTIONS = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "opentelemetry": "opentelemetry-api"}
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "huggingface_hub": "huggingface-hub",
+    "opentelemetry": "opentelemetry-api",
+    "yaml": "pyyaml",
+}
 # Module: the dependency that brings it and speaks of it in its own interface.
-PROVIDED = {"tokenizers": "transformers", "click": "typer", "pydantic_core": "pydantic"}
+PROVIDED = {
+    "tokenizers": "transformers",
+    "click": "typer",
+    "pydantic_core": "pydantic",
+    "starlette": "fastapi",
+}
 
 
 def imported(path: Path) -> set[str]:

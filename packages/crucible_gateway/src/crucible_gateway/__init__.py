@@ -1,0 +1,1 @@
+"""Servers over Crucible: a Tinker-compatible API on any training backend."""

@@ -1,0 +1,169 @@
+"""``crucible serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crucible_ir import ConfigError, nearest
+from crucible_kitchen.cli.options import AsJson, HomeOption
+from crucible_kitchen.cli.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from crucible_gateway.tinker.settings import TinkerSettings
+    from crucible_train.ports import TrainingBackend
+
+__all__ = ["serve"]
+
+_ACTIONS = ("tinker", "status")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    action: Annotated[
+        str, typer.Argument(help="tinker: serve the Tinker API; status: ask a server how it is.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="Folder or hub id of a base model, or NAME=FOLDER. May stand several times."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8040,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", help="Environment variable with the key that clients send.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the server's state; else HOME/gateway.")
+    ] = None,
+    manifest: Annotated[
+        str, typer.Option("--manifest", "-m", help="Profile or manifest whose training backend serves.")
+    ] = "offline",
+    url: Annotated[str, typer.Option(help="status: where the server is.")] = "http://127.0.0.1:8040",
+    as_json: AsJson = False,
+    home: HomeOption = None,
+) -> int:
+    """Serve models to programs written for the Tinker SDK, or tell how a server is."""
+    if action not in _ACTIONS:
+        near = nearest(action, _ACTIONS)
+        remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(_ACTIONS)}"
+        raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
+    key = _key(api_key_env)
+    if action == "status":
+        return _status(url, key, as_json=as_json)
+    if host not in _LOOPBACK and key is None:
+        raise ConfigError(
+            what=f"{host} can be reached by others, and no key is asked for",
+            where="--host",
+            remedy="give --api-key-env NAME, or listen on 127.0.0.1",
+        )
+    backend, home_folder = _backend(manifest, home)
+    folder = state or home_folder / "gateway"
+    settings = _settings(model or [], host=host, key=key, state=folder)
+    return _run(backend, settings, host=host, port=port, as_json=as_json)
+
+
+def _key(variable: str | None) -> str | None:
+    from crucible_gateway.tinker.access import require_usable_key
+
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise ConfigError(
+            what=f"the environment variable {variable} is not set",
+            where="--api-key-env",
+            remedy="put a key of your own into it, for instance tml- and some random letters",
+        )
+    return require_usable_key(key, variable)
+
+
+def _backend(manifest: str, home: Path | None) -> tuple[TrainingBackend, Path]:
+    """The training backend that the manifest names; log-probabilities at every position, as the service gives them."""
+    from crucible_kitchen.manifests.loading import load_manifest
+    from crucible_kitchen.manifests.ports import ManifestPorts
+    from crucible_kitchen.runs.home import Home
+
+    root = (Home(home) if home is not None else Home.default(os.environ)).root
+    chosen = load_manifest(manifest)
+    choice = chosen.ports.get("training_backend")
+    if choice is not None and choice.adapter == "local" and "logprobs_at" not in choice.options:
+        options = {**choice.options, "logprobs_at": "all"}
+        ports = {**chosen.ports, "training_backend": choice.model_copy(update={"options": options})}
+        chosen = chosen.model_copy(update={"ports": ports})
+    ports_of = ManifestPorts(chosen, home=root, environ=os.environ)
+    backend: TrainingBackend = ports_of.get("training_backend")
+    return backend, root
+
+
+def _settings(models: list[str], *, host: str, key: str | None, state: Path) -> TinkerSettings:
+    from crucible_gateway.tinker.served import served_model
+    from crucible_gateway.tinker.settings import TinkerSettings
+
+    if not models:
+        raise ConfigError(
+            what="no model is named", where="--model", remedy="give a folder, a hub id, or NAME=FOLDER"
+        )
+    local = host in _LOOPBACK
+    served = tuple(served_model(text, local=local) for text in models)
+    names = [model.name for model in served]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(what=f"{twice[0]} is served twice", where="--model", remedy="name it once")
+    return TinkerSettings(models=served, state=state.resolve(), api_key=key, hosts=_LOOPBACK if local else ())
+
+
+def _run(backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool) -> int:
+    import uvicorn
+
+    from crucible_gateway.tinker.app import tinker_app
+
+    app = tinker_app(backend, settings)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    )
+
+    class Announced(uvicorn.Server):
+        """Says where it listens, once it does."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            bound = [sock.getsockname() for server in self.servers for sock in server.sockets]
+            if bound:
+                _announce(host, int(bound[0][1]), settings, as_json=as_json)
+
+    server = Announced(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _announce(host: str, port: int, settings: TinkerSettings, *, as_json: bool) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    names = [model.name for model in settings.models]
+    address = f"http://{shown}:{port}"
+    if as_json:
+        print_json({"url": address, "models": names, "pid": os.getpid(), "state": str(settings.state)})
+        return
+    print_line(f"serving {', '.join(names)} at {address}")
+    print_line(f"TINKER_BASE_URL={address} TINKER_API_KEY={'…' if settings.api_key else 'tml-local'}")
+
+
+def _status(url: str, key: str | None, *, as_json: bool) -> int:
+    from crucible_gateway.tinker.status import fetch_status
+
+    found = fetch_status(url, key)
+    if as_json:
+        print_json(found)
+        return 0
+    width = max(len(name) for name in found)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number:.1f}" for key, number in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        print_line(f"{name:<{width}}  {value}")
+    return 0

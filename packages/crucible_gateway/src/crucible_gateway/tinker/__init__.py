@@ -1,0 +1,1 @@
+"""A server that programs written for the Tinker SDK can talk to, over any training backend."""
