@@ -11,6 +11,8 @@ from typing import Any
 from crucible_ir.canonical import digest_of
 from crucible_ir.errors import NotFoundError
 from crucible_torch.location import is_hub_id, no_such_folder
+from crucible_torch.template_process import shared_process
+from crucible_train.ports import TemplateCall, TemplateText
 
 __all__ = ["FastTokenizer", "load_tokenizer"]
 
@@ -19,7 +21,8 @@ class FastTokenizer:
     """A tokenizer whose special tokens in text stay literal unless ``allow_special`` is given.
 
     ``literal`` and ``special`` are two copies of one ``tokenizers.Tokenizer``; the first reads the names of
-    special tokens in a text as ordinary characters.
+    special tokens in a text as ordinary characters. Its chat template, if it has one, is run by
+    ``transformers`` in a process of its own.
     """
 
     def __init__(self, source: Any) -> None:
@@ -37,6 +40,8 @@ class FastTokenizer:
         self._special.encode_special_tokens = False
         self._bos: int | None = source.bos_token_id
         self._eos: int | None = source.eos_token_id
+        self._templates = _templates(source)
+        self._variables = {name: _plain(token) for name, token in source.special_tokens_map.items()}
 
     @property
     def bos_token_id(self) -> int | None:
@@ -96,6 +101,29 @@ class FastTokenizer:
             return bytes([int(entry[3:5], 16)])
         return entry.replace("▁", " ").encode()
 
+    @property
+    def chat_template(self) -> str | None:
+        """The template's source; those for conversations with and without tools joined where they differ."""
+        return "\n".join(dict.fromkeys(self._templates.values())) or None
+
+    def render_chats(
+        self, calls: Sequence[TemplateCall], *, current_date: str | None = None
+    ) -> list[TemplateText]:
+        """What the template writes for each call, or why it writes nothing.
+
+        Raises:
+            NotFoundError: there is no template.
+        """
+        if not self._templates:
+            raise NotFoundError(
+                what="the tokenizer has no chat template",
+                where="chat_template",
+                remedy="put one into tokenizer_config.json, or use a renderer by name",
+            )
+        return shared_process().render(
+            self._templates, calls, variables=self._variables, current_date=current_date
+        )
+
     @cached_property
     def _byte_level(self) -> bool:
         return _has_byte_level(self._content.get("decoder")) or _has_byte_level(
@@ -133,6 +161,19 @@ def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastToke
             remedy="convert it to tokenizer.json",
         )
     return FastTokenizer(source)
+
+
+def _templates(source: Any) -> dict[str, str]:
+    """The templates for conversations without tools (``plain``) and with (``tools``); empty if there is none."""
+    found = source.chat_template
+    if isinstance(found, dict):
+        plain = found.get("default", next(iter(found.values()), None))
+        return {} if plain is None else {"plain": plain, "tools": found.get("tool_use", plain)}
+    return {} if not found else {"plain": found, "tools": found}
+
+
+def _plain(token: Any) -> Any:
+    return [str(one) for one in token] if isinstance(token, list | tuple) else str(token)
 
 
 def _has_byte_level(part: Any) -> bool:

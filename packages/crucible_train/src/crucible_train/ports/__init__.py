@@ -2,6 +2,7 @@
 
 from crucible_train.ports.backend import BackendCapabilities, TrainingBackend, TrainingSpec
 from crucible_train.ports.blob_store import BlobStore
+from crucible_train.ports.chat_template import ChatTemplated, TemplateCall, TemplateText
 from crucible_train.ports.dataset_store import DatasetStore
 from crucible_train.ports.event_sink import EventSink
 from crucible_train.ports.handle import Handle
@@ -18,6 +19,7 @@ __all__ = [
     "BlobStore",
     "BridgeFault",
     "BridgeReply",
+    "ChatTemplated",
     "CustomLoss",
     "CustomLossFn",
     "DatasetStore",
@@ -29,6 +31,8 @@ __all__ = [
     "PythonBridge",
     "RepoType",
     "SamplingClient",
+    "TemplateCall",
+    "TemplateText",
     "Tokenizer",
     "TrainingBackend",
     "TrainingClient",

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from crucible_ir.errors import AdapterError, ConfigError, nearest
 from crucible_train.ports.tokenizer import Tokenizer
 from crucible_train.renderers.base import Renderer
+from crucible_train.renderers.chat_template import ChatTemplateRenderer
 from crucible_train.renderers.deepseek_v3 import DeepSeekV3Renderer, DeepSeekV3ThinkingRenderer
 from crucible_train.renderers.gpt_oss import (
     GptOssHighReasoningRenderer,
@@ -72,6 +73,7 @@ _BUILT_IN: Mapping[str, RendererFactory] = MappingProxyType(
             Nemotron3Renderer,
             Nemotron3DisableThinkingRenderer,
             Nemotron3PreserveThinkingRenderer,
+            ChatTemplateRenderer,
         )
     }
 )
