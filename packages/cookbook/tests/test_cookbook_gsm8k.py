@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from crucible_cookbook.data import PROBLEMS
+from crucible_cookbook.recipes.math_rl import MathRlConfig
 from crucible_datasets import LocalDatasetStore
 from crucible_datasets.mapping.problems import answer_after_hashes, answer_in_box
 from crucible_ir import DatasetRef
@@ -115,6 +116,14 @@ def test_the_first_fifty_batches_of_the_recipes_size_are_among_them() -> None:
     assert (first["batch_size"], first["seed"], first["few_shot"]) == (100, 0, True)
     assert [len(series["batches"]) for series in GOLDEN["series"]] == [51, 3, 2, 2, 2]
     assert first["batches"][-1]["groups"] == 7473 - 74 * 100
+
+
+def test_the_recipe_takes_these_problems_in_batches_of_this_size() -> None:
+    config = MathRlConfig(model="tiny", env="gsm8k")
+    assert config.groups_per_batch == GOLDEN["series"][0]["batch_size"]
+    assert config.group_size == GOLDEN["series"][0]["batches"][0]["members"]
+    assert config.problems() == (PROBLEMS["gsm8k"].train(), PROBLEMS["gsm8k"].held_out())
+    assert config.environment()["env_options"]["fewshot"] is True
 
 
 @pytest.mark.parametrize("series", GOLDEN["series"], ids=title)

@@ -86,6 +86,11 @@ def test_rows_without_an_answer_are_dropped_and_counted(
         load([whole, row], schema=schema, strict=True)
 
 
+def test_a_worked_solution_is_not_taken_for_its_answer() -> None:
+    with pytest.raises(DataError, match="the schema problem_hashes takes that"):
+        load([GSM8K], schema="problem")
+
+
 def test_whole_numbers_are_answers_too() -> None:
     assert load([{"problem": "a", "answer": 7}], schema="problem").rows[0]["answer"] == "7"
 
