@@ -87,7 +87,8 @@ class TrainingWork:
             await lane.settle()
         window, lane.window = lane.window, type(lane.window)()
         if window.failed is not None:
-            if window.calls > 1:
+            if window.calls:
+                await lane.settle()
                 await lane.clear_gradients()
             raise ConflictError(
                 what=f"request {window.failed} failed, so that its gradients are missing from this step",
