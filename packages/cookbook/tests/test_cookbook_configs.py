@@ -326,8 +326,8 @@ def test_preference_takes_upstreams_defaults_and_its_own_bundled_pairs() -> None
 def test_distillation_names_its_teacher_and_trains_on_the_turn_it_wrote() -> None:
     experiment = Distillation().parse({"model": "tiny", "teacher": "tiny", "data": {"path": "tiny"}})
     stages = {node.name: node for node in experiment.pipeline if isinstance(node, StageDef)}
-    assert stages["load_teacher"].options["model"].endswith("model")
-    assert stages["build_datums"].options["train_on_what"] == "last_assistant_message"
+    assert stages["load_teachers"].options["teachers"][0]["model"].endswith("model")
+    assert stages["build_source_datums"].options["train_on_what"] == "last_assistant_message"
     assert experiment.training is not None
     assert experiment.training.lora is not None
     assert experiment.training.lora.rank == 128

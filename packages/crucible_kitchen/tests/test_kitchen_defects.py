@@ -23,9 +23,17 @@ from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.progress import facts_of
 from crucible_kitchen.stages.build_comparisons import BuildComparisons
 from crucible_kitchen.stages.build_datums import BuildDatums
-from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, EXAMPLES, PROVENANCE, RENDERER, TEACHER
-from crucible_kitchen.stages.load_dataset import LoadDataset
-from crucible_kitchen.stages.load_teacher import LoadTeacher
+from crucible_kitchen.stages.keys import (
+    DATASET,
+    EVAL_DATASET,
+    EXAMPLES,
+    PROVENANCE,
+    RENDERER,
+    SOURCES,
+    TEACHERS,
+)
+from crucible_kitchen.stages.load_sources import LoadSources
+from crucible_kitchen.stages.load_teachers import LoadTeachers
 from crucible_kitchen.stages.sample_teacher import SampleTeacher
 from crucible_kitchen.workflows.distillation import DistillationOptions, distillation
 from crucible_kitchen.workflows.preference import PreferenceOptions, preference
@@ -245,8 +253,8 @@ def taught(tmp_path: Path) -> Iterator[tuple[StageBench, TwoTongues]]:
     backend = TwoTongues(foreign)
     bench = StageBench(tmp_path / "run", toy_experiment(tmp_path), adapters={"training_backend": backend})
     bench[PROVENANCE] = {}
-    bench.run(LoadDataset)
-    bench.run(LoadTeacher, model=foreign, renderer="role_colon")
+    bench.run(LoadTeachers, teachers=[{"model": foreign, "renderer": "role_colon"}])
+    bench.run(LoadSources, name="chats")
     bench.run(SampleTeacher, max_tokens=5, temperature=0.25)
     yield bench, backend
     bench.close()
@@ -254,12 +262,12 @@ def taught(tmp_path: Path) -> Iterator[tuple[StageBench, TwoTongues]]:
 
 def test_dk13_the_teacher_reads_and_answers_in_its_own_tokens(taught: tuple[StageBench, TwoTongues]) -> None:
     bench, backend = taught
-    assert isinstance(bench[TEACHER].renderer.tokenizer, MirroredTokenizer)
+    assert isinstance(bench[TEACHERS][0].speaks().tokenizer, MirroredTokenizer)
     mirrored = MirroredTokenizer()
     texts = [mirrored.decode(prompt.to_ints()) for prompt, _ in backend.asked]
     assert len(texts) == 22
     assert all(text.startswith("User: q") and text.endswith("\n\nAssistant:") for text in texts)
-    for row, tokens in zip(bench[DATASET].rows, backend.answered[:16], strict=True):
+    for row, tokens in zip(bench[SOURCES][0].rows.rows, backend.answered[:16], strict=True):
         spelled = mirrored.decode([token for token in tokens if token != END])
         assert row["messages"][-1]["content"].strip() == spelled.strip()
 
@@ -269,7 +277,7 @@ def test_what_is_asked_of_the_teachers_sampling_reaches_its_sampler(
 ) -> None:
     bench, backend = taught
     settings = [params for _, params in backend.asked]
-    stop = bench[TEACHER].renderer.stop_sequences
+    stop = bench[TEACHERS][0].speaks().stop_sequences
     assert {(params.temperature, params.max_tokens, params.stop) for params in settings} == {(0.25, 5, stop)}
     seeds = [params.seed for params in settings]
     assert None not in seeds

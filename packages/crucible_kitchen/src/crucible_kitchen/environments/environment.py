@@ -59,6 +59,8 @@ class Environment(ABC):
     options_model: ClassVar[type[Contract]] = NoOptions
     needs_rows: ClassVar[bool] = False
     """Whether the experiment must name a dataset."""
+    graded: ClassVar[bool] = True
+    """Whether answers get a reward that says how good they are."""
 
     def __init__(self, options: Contract) -> None:
         self.options: Any = options

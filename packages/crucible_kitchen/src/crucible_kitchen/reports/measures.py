@@ -25,6 +25,12 @@ MEASURES = (
     Measure(prefix="nll", label="held-out loss", unit=" nats/token", higher_is_better=False),
     Measure(prefix="preference", label="held-out preference accuracy", unit="", higher_is_better=True),
     Measure(prefix="accuracy", label="held-out accuracy", unit="", higher_is_better=True),
+    Measure(
+        prefix="teacher_kl",
+        label="held-out distance from the teacher",
+        unit=" nats/token",
+        higher_is_better=False,
+    ),
     Measure(prefix="reward", label="held-out reward", unit="", higher_is_better=True),
 )
 """In the order in which a report looks for them."""

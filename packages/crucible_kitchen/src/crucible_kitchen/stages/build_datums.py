@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem, Row
 from crucible_kitchen.engine.context import PlanContext, StageContext
-from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.engine.stage import Key, Stage
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -45,9 +45,9 @@ class BuildDatums(Stage):
     """Render, tokenise and weight every conversation; decide the number of steps."""
 
     name = "build_datums"
-    reads = (DATASET, EVAL_DATASET, RENDERER)
+    reads: ClassVar[tuple[Key[Any], ...]] = (DATASET, EVAL_DATASET, RENDERER)
     optional_reads = (CUMULATIVE,)
-    writes = (EXAMPLES, EVAL_EXAMPLES, EPOCHS, TOTAL_STEPS, CUMULATIVE)
+    writes: ClassVar[tuple[Key[Any], ...]] = (EXAMPLES, EVAL_EXAMPLES, EPOCHS, TOTAL_STEPS, CUMULATIVE)
     options_model = BuildDatumsOptions
     setup = True
 

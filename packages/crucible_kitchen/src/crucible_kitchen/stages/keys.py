@@ -14,12 +14,14 @@ from crucible_train.ports import Handle, Tokenizer, TrainingClient
 from crucible_train.types import Datum, ForwardBackwardOutput, OptimStepOutput
 
 if TYPE_CHECKING:
-    from crucible_kitchen.environments.environment import Environments
+    from crucible_kitchen.environments.environment import Environments, HeldOutProblem
     from crucible_kitchen.stages.examples import Example, PairExample, TrainingExample
     from crucible_kitchen.stages.in_flight import InFlight
     from crucible_kitchen.stages.rollouts import FailedGroup, RolledGroup, RolloutPool
     from crucible_kitchen.stages.sampler import FreshSampler
+    from crucible_kitchen.stages.sources import Mixture, Source
     from crucible_kitchen.stages.teacher import Teacher
+    from crucible_kitchen.stages.teacher_kl import TeacherKl
     from crucible_train.ports import SamplingClient
     from crucible_train.renderers import Renderer
     from crucible_train.rl import Origin
@@ -36,18 +38,22 @@ __all__ = [
     "EVALUATION_DUE",
     "EVAL_DATASET",
     "EVAL_EXAMPLES",
+    "EVAL_MIXTURE",
     "EVAL_PAIRS",
     "EVAL_REFERENCE",
+    "EVAL_TARGETS",
     "EXAMPLES",
     "FINAL_WEIGHTS",
     "FORWARD_BACKWARD",
     "GROUPS",
+    "HELD_OUT_PROMPTS",
     "IN_FLIGHT",
     "ITERATIONS",
     "LAST_CHECKPOINT_STEP",
     "LAST_EVALUATION",
     "LEARNING_RATE",
     "MINIBATCHES",
+    "MIXTURE",
     "OPTIM_STEPS",
     "ORIGINS",
     "PAIRS",
@@ -61,9 +67,11 @@ __all__ = [
     "ROLLOUT_DATA",
     "SAMPLER",
     "SESSION",
+    "SOURCES",
     "STEP",
     "SUBSTEPS",
-    "TEACHER",
+    "TEACHERS",
+    "TEACHER_KL",
     "TOKENIZER",
     "TOTAL_STEPS",
     "TRAINED",
@@ -106,7 +114,15 @@ LAST_EVALUATION: Key[dict[str, float]] = Key(
 )
 LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
 FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)
-TEACHER: Key[Teacher] = Key("teacher", "the model that a distillation learns from")
+SOURCES: Key[Sequence[Source]] = Key("sources", "rows that a distillation learns on, source by source")
+TEACHERS: Key[Sequence[Teacher]] = Key(
+    "teachers", "the models that a distillation learns from, one per source"
+)
+MIXTURE: Key[Mixture] = Key("mixture", "which examples come from which source, and their share of a batch")
+EVAL_MIXTURE: Key[Mixture] = Key("eval_mixture", "which held-out examples come from which source")
+EVAL_TARGETS: Key[Sequence[Datum]] = Key("eval_targets", "held-out datums with the teachers' soft targets")
+HELD_OUT_PROMPTS: Key[Sequence[HeldOutProblem]] = Key("held_out_prompts", "held-out prompts of all sources")
+TEACHER_KL: Key[TeacherKl] = Key("teacher_kl", "distance from the teachers in this iteration so far")
 PAIRS: Key[Sequence[PairExample]] = Key("pairs", "training pairs: chosen and rejected")
 EVAL_PAIRS: Key[Sequence[PairExample]] = Key("eval_pairs", "held-out pairs")
 REFERENCE: Key[NDArray[np.float64]] = Key("reference", "reference log-probabilities of the pairs, (P, 2)")

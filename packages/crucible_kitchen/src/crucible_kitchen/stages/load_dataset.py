@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, ClassVar
 
 from crucible_ir import DataError, DatasetRef, DatasetSnapshot, EventType, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
-from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.engine.stage import Key, Stage
 from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE
 from crucible_kitchen.stages.provenance import require_same
 from crucible_train.ports import DatasetStore
 
-__all__ = ["LoadDataset"]
+__all__ = ["LoadDataset", "rows_for"]
 
 
 class LoadDataset(Stage):
     """Load training and held-out rows through the dataset store."""
 
     name = "load_dataset"
-    writes = (DATASET, EVAL_DATASET, PROVENANCE)
+    writes: ClassVar[tuple[Key[Any], ...]] = (DATASET, EVAL_DATASET, PROVENANCE)
     optional_reads = (PROVENANCE,)
     ports = ("dataset_store",)
     setup = True
@@ -37,20 +38,7 @@ class LoadDataset(Stage):
 
     def _batch_fits(self, plan: PlanContext, store: DatasetStore) -> Iterable[Problem]:
         ref, training = plan.experiment.dataset, plan.experiment.training
-        if ref is None or training is None or not training.drop_last or ref.streaming or not _is_here(ref):
-            return []
-        snapshot = store.load(ref)
-        plan.prepared[_prepared(ref)] = snapshot
-        rows = len(snapshot.rows)
-        if training.batch_size <= rows:
-            return []
-        return [
-            Problem(
-                path="training.batch_size",
-                message=f"batch of {training.batch_size} is larger than the {rows} rows of {ref.id!r}",
-                remedy=f"give batch_size ≤ {rows}, or drop_last=false",
-            )
-        ]
+        return [] if ref is None or training is None else rows_for(plan, store, ref, training.batch_size)
 
     async def run(self, ctx: StageContext) -> None:
         """Load, and say in the log exactly which rows these are; a resumed run takes no others.
@@ -92,6 +80,25 @@ class LoadDataset(Stage):
             },
         )
         return snapshot
+
+
+def rows_for(plan: PlanContext, store: DatasetStore, ref: DatasetRef, count: int) -> list[Problem]:
+    """Whether a dataset that is here has the rows that each batch takes from it, where batches must be full."""
+    training = plan.experiment.training
+    if training is None or not training.drop_last or ref.streaming or not _is_here(ref):
+        return []
+    snapshot = store.load(ref)
+    plan.prepared[_prepared(ref)] = snapshot
+    rows = len(snapshot.rows)
+    if count <= rows:
+        return []
+    return [
+        Problem(
+            path="training.batch_size",
+            message=f"batch of {count} is larger than the {rows} rows of {ref.id!r}",
+            remedy=f"give batch_size ≤ {rows}, or drop_last=false",
+        )
+    ]
 
 
 def _is_here(ref: DatasetRef) -> bool:

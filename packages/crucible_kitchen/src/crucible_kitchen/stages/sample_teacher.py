@@ -1,4 +1,4 @@
-"""Let the teacher answer every prompt."""
+"""Let the teachers answer every prompt."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from crucible_datasets import example_id
@@ -14,7 +15,9 @@ from crucible_ir import Contract, DataError, DatasetSnapshot, digest_of
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.keys import DATASET, EVAL_DATASET, PROVENANCE, TEACHER
+from crucible_kitchen.stages.keys import PROVENANCE, SOURCES, TEACHERS
+from crucible_kitchen.stages.sources import Source
+from crucible_kitchen.stages.teacher import Teacher
 from crucible_train.ports import Handle
 from crucible_train.renderers import message_from_dict, message_to_dict
 from crucible_train.types import SampleResponse, SamplingParams
@@ -35,25 +38,31 @@ class SampleTeacher(Stage):
     """Put the teacher's answer in place of the last assistant turn of every conversation."""
 
     name = "sample_teacher"
-    reads = (DATASET, EVAL_DATASET, TEACHER, PROVENANCE)
-    writes = (DATASET, EVAL_DATASET, PROVENANCE)
+    reads = (SOURCES, TEACHERS, PROVENANCE)
+    writes = (SOURCES, PROVENANCE)
     options_model = SampleTeacherOptions
     setup = True
 
     async def run(self, ctx: StageContext) -> None:
         """Answers are kept in the run's folder, so that a resumed run trains on the same ones."""
-        held_out = ctx.get(EVAL_DATASET)
-        train = await self._taught(ctx, ctx.get(DATASET), "train")
-        ctx.set(DATASET, train)
-        answers = {"train": train.ref.transform_digest}
-        if held_out is not None:
-            taught = await self._taught(ctx, held_out, "held_out")
-            ctx.set(EVAL_DATASET, taught)
-            answers["held_out"] = taught.ref.transform_digest
-        ctx.set(PROVENANCE, ctx.get(PROVENANCE) | {"answers": answers})
+        taught, provenance = list[Source](), ctx.get(PROVENANCE).copy()
+        sources, teachers = ctx.get(SOURCES), ctx.get(TEACHERS)
+        for number, (source, teacher) in enumerate(zip(sources, teachers, strict=True)):
+            ending = f"_{number}" if number else ""
+            rows = await self._taught(ctx, teacher, source.rows, f"train{ending}")
+            answers, held_out = {"train": rows.ref.transform_digest}, source.held_out
+            if held_out is not None:
+                held_out = await self._taught(ctx, teacher, held_out, f"held_out{ending}")
+                answers["held_out"] = held_out.ref.transform_digest
+            provenance[f"answers{ending}"] = answers
+            taught.append(Source(name=source.name, rows=rows, held_out=held_out))
+        ctx.set(SOURCES, taught)
+        ctx.set(PROVENANCE, provenance)
 
-    async def _taught(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> DatasetSnapshot:
-        teacher, options = ctx.get(TEACHER), self.options
+    async def _taught(
+        self, ctx: StageContext, teacher: Teacher, snapshot: DatasetSnapshot, role: str
+    ) -> DatasetSnapshot:
+        options = self.options
         recipe = digest_of(
             [
                 snapshot.ref.model_dump(mode="json"),
@@ -66,7 +75,7 @@ class SampleTeacher(Stage):
         path = ctx.run_dir / "results" / f"teacher_{role}.jsonl"
         rows = _kept(path, recipe)
         if rows is None:
-            rows = await self._sampled(ctx, snapshot, role)
+            rows = await self._sampled(ctx, teacher, snapshot, role)
             lines = [
                 json.dumps({"recipe": recipe}),
                 *(ctx.redact(json.dumps(row, ensure_ascii=False)) for row in rows),
@@ -78,43 +87,47 @@ class SampleTeacher(Stage):
         ref = snapshot.ref.model_copy(update={"transform_digest": recipe})
         return DatasetSnapshot(ref=ref, rows=rows, drops=snapshot.drops)
 
-    async def _sampled(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[dict[str, Any]]:
+    async def _sampled(
+        self, ctx: StageContext, teacher: Teacher, snapshot: DatasetSnapshot, role: str
+    ) -> list[dict[str, Any]]:
         pending: list[tuple[list[dict[str, Any]], Handle[SampleResponse]]] = []
         rows: list[dict[str, Any]] = []
         for number, row in enumerate(snapshot.rows):
             prompt = _prompt_of(row, where=f"{snapshot.ref.id}, row {number} after ordering")
-            pending.append((prompt, self._asked(ctx, prompt, number, role)))
+            asked = self._asked(teacher, prompt, ctx.rng(f"sample_teacher/{role}", number))
+            pending.append((prompt, asked))
             if len(pending) == self.options.in_flight:
-                rows.append(await self._answered(ctx, *pending.pop(0)))
+                rows.append(await _answered(teacher, *pending.pop(0)))
                 ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
         for prompt, handle in pending:
-            rows.append(await self._answered(ctx, prompt, handle))
+            rows.append(await _answered(teacher, prompt, handle))
             ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
         return rows
 
     def _asked(
-        self, ctx: StageContext, prompt: list[dict[str, Any]], number: int, role: str
+        self, teacher: Teacher, prompt: list[dict[str, Any]], rng: np.random.Generator
     ) -> Handle[SampleResponse]:
-        teacher = ctx.get(TEACHER)
+        renderer = teacher.speaks()
         return teacher.sampler.sample(
-            teacher.renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
+            renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
             SamplingParams(
                 max_tokens=self.options.max_tokens,
                 temperature=self.options.temperature,
-                seed=int(ctx.rng(f"sample_teacher/{role}", number).integers(2**31)),
-                stop=teacher.renderer.stop_sequences,
+                seed=int(rng.integers(2**31)),
+                stop=renderer.stop_sequences,
             ),
         )
 
-    async def _answered(
-        self, ctx: StageContext, prompt: list[dict[str, Any]], handle: Handle[SampleResponse]
-    ) -> dict[str, Any]:
-        response = await handle
-        message, _ = ctx.get(TEACHER).renderer.parse_response(response.sequences[0].tokens)
-        return {
-            "messages": [*prompt, message_to_dict(message)],
-            "prompt_id": example_id({"messages": prompt}),
-        }
+
+async def _answered(
+    teacher: Teacher, prompt: list[dict[str, Any]], handle: Handle[SampleResponse]
+) -> dict[str, Any]:
+    response = await handle
+    message, _ = teacher.speaks().parse_response(response.sequences[0].tokens)
+    return {
+        "messages": [*prompt, message_to_dict(message)],
+        "prompt_id": example_id({"messages": prompt}),
+    }
 
 
 def _prompt_of(row: Mapping[str, Any], *, where: str) -> list[dict[str, Any]]:

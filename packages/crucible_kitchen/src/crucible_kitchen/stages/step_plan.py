@@ -53,10 +53,13 @@ def limited(training: TrainingConfig, per_epoch: int) -> int:
     return total if training.max_steps is None else min(total, training.max_steps)
 
 
-def plan_steps(ctx: StageContext, examples: int) -> None:
-    """Write what the loops and schedules need before the first step, and say it in the log."""
+def plan_steps(ctx: StageContext, examples: int, per_epoch: int | None = None) -> None:
+    """Write what the loops and schedules need before the first step, and say it in the log.
+
+    ``per_epoch`` are the batches of one epoch where they do not follow from the number of examples.
+    """
     training = ctx.training
-    total = total_steps(training, examples)
+    total = total_steps(training, examples) if per_epoch is None else limited(training, per_epoch)
     ctx.set(EPOCHS, training.epochs)
     ctx.set(TOTAL_STEPS, total)
     ctx.set(CUMULATIVE, ctx.find(CUMULATIVE, {}))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crucible_ir.errors import ConfigError, DataError
 from crucible_train.types import Datum, TensorData
 
-__all__ = ["TopK", "soft_target_datum"]
+__all__ = ["TopK", "soft_target_datum", "soft_target_kl"]
 
 TopK = Sequence[tuple[int, float]]
 """Tokens and their log-probabilities at one position, the likeliest first."""
@@ -55,3 +57,32 @@ def soft_target_datum(datum: Datum, teacher: Sequence[TopK | None], n_targets: i
         shares[place, : len(taken)] = weights[place] * scaled / scaled.sum()
     inputs = {"target_tokens": TensorData(tokens), "weights": TensorData(shares)}
     return Datum(datum.model_input, {**datum.loss_fn_inputs, **inputs})
+
+
+def soft_target_kl(
+    logprobs_D: Sequence[NDArray[np.floating]], weights_D: Sequence[NDArray[np.floating]]
+) -> float:
+    """Σ w·Σ p·(log p − logprob) / Σ w over positions of weight w: KL(teacher‖student) in nats per token.
+
+    Both are (N, K) per datum, and ``weights`` are w·p as ``soft_target_datum`` makes them, p the teacher's shares of
+    its K likeliest tokens. Never negative, since what the student gives to other tokens counts against it. NaN where
+    the weights sum to 0.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    total, weight = 0.0, 0.0
+    for logprobs, given in zip(logprobs_D, weights_D, strict=True):
+        if logprobs.shape != given.shape:
+            raise DataError(
+                what=f"weights of shape {given.shape} for logprobs of shape {logprobs.shape}",
+                where="soft_target_kl",
+                remedy="give one per target, (N, K)",
+            )
+        here = given.sum(axis=1, dtype=np.float64) > 0
+        shares, theirs = given[here].astype(np.float64), logprobs[here].astype(np.float64)
+        taken, places = shares > 0, shares.sum(axis=1, keepdims=True)
+        own = np.log(shares / places, where=taken, out=np.zeros_like(shares))
+        total += float(np.sum(shares * (own - theirs), where=taken))
+        weight += float(places.sum())
+    return total / weight if weight else math.nan
