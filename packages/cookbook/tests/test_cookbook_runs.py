@@ -13,12 +13,19 @@ import pytest
 
 from crucible_cookbook import quickstart as quick
 from crucible_cookbook.bundled import bundled_data, bundled_model
+from crucible_cookbook.lessons import LESSONS, experiment
 from crucible_cookbook.loops.sl_loop import LoopConfig, sl_loop
-from crucible_ir import ExitCode, RunState
+from crucible_ir import ExitCode, Experiment, RunState
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.main import main
 from crucible_testing.backend import write_bigram_model
 from crucible_testing.bench import BIGRAM, chat_rows, plant_bigram, toy_experiment, write_chats
+
+
+def one_lesson(monkeypatch: pytest.MonkeyPatch, made: Experiment) -> None:
+    """A quickstart of one lesson, which runs ``made``."""
+    monkeypatch.setattr(quick, "LESSONS", LESSONS[:1])
+    monkeypatch.setattr(quick, "experiment", lambda lesson, earlier: made)
 
 
 @pytest.fixture
@@ -77,19 +84,21 @@ def test_the_quickstart_is_well_only_where_something_was_learned(
     code: ExitCode,
 ) -> None:
     made = toy_experiment(tmp_path / "toy", learning_rate=rate, eval_every=100)
-    monkeypatch.setattr(quick, "experiment", lambda: made)
+    one_lesson(monkeypatch, made)
     home = ["--home", str(tmp_path / "home")]
     assert main(["quickstart", "-q", *home]) == code
     out = capsys.readouterr().out
-    assert "Answers to held-out prompts" in out
-    assert "prompt  q16" in out
-    assert f"nats/token on 6 examples; mean gain {'' if rate else '0.0000'}" in out
-    assert "next    crucible show run_" in out
+    assert "  prompt q16" in out
+    assert f"nats/token on 6 examples, gain {'' if rate else '0.000'}" in out
+    assert f"  {'yes' if rate else 'NO '} sl_basic" in out
+    assert "next   crucible runs" in out
     assert main(["quickstart", "--json", *home]) == code
     body = json.loads(capsys.readouterr().out)
-    assert body["gain"]["examples"] == 6
-    assert (body["gain"]["low"] > 0) is (code == ExitCode.OK)
-    assert Path(body["report"]).is_file()
+    (lesson,) = body["lessons"]
+    (gain,) = lesson["gains"]
+    assert gain["examples"] == 6
+    assert (gain["low"] > 0) is (code == ExitCode.OK)
+    assert Path(lesson["report"]).is_file()
 
 
 def test_where_crucible_is_not_on_the_path_the_quickstart_says_how_it_comes_there(
@@ -98,28 +107,41 @@ def test_where_crucible_is_not_on_the_path_the_quickstart_says_how_it_comes_ther
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(quick, "experiment", lambda: toy_experiment(tmp_path / "toy", eval_every=100))
+    one_lesson(monkeypatch, toy_experiment(tmp_path / "toy", eval_every=100))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
     main(["quickstart", "-q", "--home", str(tmp_path / "home")])
-    assert "first   . .venv/bin/activate" in capsys.readouterr().out
+    assert "first  . .venv/bin/activate" in capsys.readouterr().out
     command = tmp_path / "crucible"
     command.touch(mode=0o755)
     main(["quickstart", "-q", "--home", str(tmp_path / "home")])
     assert "first" not in capsys.readouterr().out
 
 
-def test_the_quickstart_is_sl_basic_over_the_bundled_model_and_data() -> None:
-    made = quick.experiment()
-    assert (made.id, made.recipe) == ("quickstart", "sl_basic")
-    assert made.model is not None
-    assert made.model.uri == str(bundled_model())
-    changed = quick.experiment(learning_rate=0.0)
-    assert changed.training is not None
-    assert changed.training.optimizer.learning_rate == 0
+def test_every_lesson_is_its_recipe_on_the_bundled_model(tmp_path: Path) -> None:
+    earlier = {lesson.recipe: tmp_path for lesson in LESSONS}
+    for lesson in LESSONS:
+        made = experiment(lesson, earlier)
+        assert (made.id, made.recipe) == (f"quickstart_{lesson.recipe}", lesson.recipe)
+        assert made.model is not None
+        assert made.model.uri == str(bundled_model())
+        changed = experiment(lesson, earlier, learning_rate=0.0)
+        assert changed.training is not None
+        assert changed.training.optimizer.learning_rate == 0
+
+
+def test_a_lesson_that_is_not_there_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quickstart", "--only", "math_lr"]) == ExitCode.USAGE
+    assert "did you mean 'math_rl'?" in capsys.readouterr().err
+
+
+def test_one_lesson_brings_those_it_builds_on() -> None:
+    for lesson in LESSONS:
+        names = [one.recipe for one in quick.chosen(lesson.recipe)]
+        assert names == [*lesson.after, lesson.recipe]
 
 
 def test_the_quickstart_shows_progress(
@@ -129,7 +151,7 @@ def test_the_quickstart_shows_progress(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = toy_experiment(tmp_path / "toy", held_out=0)
-    monkeypatch.setattr(quick, "experiment", lambda: made)
+    one_lesson(monkeypatch, made)
     assert main(["quickstart", "--home", str(tmp_path / "home")]) == ExitCode.FAILED
     captured = capsys.readouterr()
     assert "step 1/4" in captured.err

@@ -5,106 +5,167 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from crucible_cookbook.data import BUNDLED_RENDERER
-from crucible_cookbook.recipes.sl_basic import SlBasic
-from crucible_ir import BackendRef, ExitCode, Experiment, RunRecord
+import typer
+
+from crucible_cookbook.lessons import LESSONS, Lesson, experiment
+from crucible_ir import ConfigError, ExitCode, RunRecord, nearest
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet
 from crucible_kitchen.cli.output import print_json, print_line
 from crucible_kitchen.cli.progress import progress_for
-from crucible_kitchen.reports.facts import Gain, SamplePair, held_out_gain, sample_pairs
-from crucible_kitchen.reports.markdown import gain_sentence
+from crucible_kitchen.reports.facts import Gain, SamplePair, held_out_gains, sample_pairs
 
-__all__ = ["SETTINGS", "experiment", "quickstart"]
-
-SETTINGS: dict[str, Any] = {
-    "name": "quickstart",
-    "model": "tiny",
-    "data": {"path": "tiny"},
-    "renderer": BUNDLED_RENDERER,
-    "max_length": 256,
-    "batch_size": 16,
-    "max_steps": 100,
-    "learning_rate": 5e-3,
-    "lora_rank": 32,
-    "save_every": 25,
-    "eval_every": 50,
-    "sample_prompts": 4,
-    "sample_max_tokens": 48,
-    "dtype": "float32",
-}
-"""Settings of ``sl_basic`` over the bundled model and data; held-out loss before, halfway and after."""
+__all__ = ["Shown", "chosen", "quickstart"]
 
 
-def experiment(**changes: Any) -> Experiment:
-    """The experiment of the quickstart, with settings of ``sl_basic`` changed if given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A lesson that was run, and what came of it."""
 
-    One thread: matrices of this size gain nothing from a second one, and lose much where cores are busy.
-    """
-    made = SlBasic().parse(SETTINGS | changes)
-    return made.model_copy(update={"backend": BackendRef(options={"training_backend": {"num_threads": 1}})})
+    lesson: Lesson
+    record: RunRecord
+    folder: Path
+    seconds: float
+    gains: Sequence[Gain]
+
+    @property
+    def learned(self) -> bool:
+        """Whether every measure got better by more than chance explains."""
+        return bool(self.gains) and all(gain.difference.interval.low > 0 for gain in self.gains)
 
 
-def quickstart(as_json: AsJson = False, quiet: Quiet = False, home: HomeOption = None) -> int:
-    """Train the bundled tiny model on the bundled chats, and measure what it learned."""
-    progress = progress_for(quiet=quiet or as_json)
+Only = Annotated[
+    str | None, typer.Option("--only", help="Run the lesson of one recipe, with those it builds on.")
+]
+
+
+def quickstart(
+    only: Only = None, as_json: AsJson = False, quiet: Quiet = False, home: HomeOption = None
+) -> int:
+    """Train the bundled tiny model with every recipe, and measure what it learned."""
+    lessons = chosen(only)
     if not as_json:
-        print_line(
-            "Fine-tuning the bundled tiny model on the bundled chats; no GPU, account or network is used."
+        what = "one recipe" if len(lessons) == 1 else f"{len(lessons)} recipes"
+        print_line(f"{what} on the bundled tiny model and data; no GPU, account or network is used")
+    shown: list[Shown] = []
+    for lesson in lessons:
+        if not as_json:
+            print_line(f"\n{lesson.recipe}: {lesson.about}")
+        shown.append(_run(lesson, shown, home=home, silent=quiet or as_json))
+        if not as_json:
+            _tell(shown[-1])
+    if as_json:
+        print_json({"lessons": [_body(one) for one in shown]})
+    else:
+        _tell_all(shown)
+    return 0 if all(one.learned for one in shown) else int(ExitCode.FAILED)
+
+
+def chosen(only: str | None) -> list[Lesson]:
+    """All lessons, or that of one recipe with those it builds on.
+
+    Raises:
+        ConfigError: there is no such lesson; names the nearest.
+    """
+    if only is None:
+        return list(LESSONS)
+    by_name = {lesson.recipe: lesson for lesson in LESSONS}
+    if only not in by_name:
+        near = nearest(only, by_name)
+        raise ConfigError(
+            what=f"the quickstart has no lesson {only!r}",
+            where="--only",
+            remedy=f"did you mean {near!r}?" if near else f"it has {', '.join(by_name)}",
         )
+    return [by_name[name] for name in (*by_name[only].after, only)]
+
+
+def _run(lesson: Lesson, shown: Sequence[Shown], *, home: Path | None, silent: bool) -> Shown:
+    made = experiment(lesson, {one.lesson.recipe: one.folder for one in shown})
+    began = time.monotonic()
+    progress = progress_for(quiet=silent)
     if progress is None:
-        record = Crucible(home).run(experiment(), tags=("quickstart",))
+        record = Crucible(home).run(made, tags=("quickstart",))
     else:
         with progress:
-            record = Crucible(home, listeners=(progress,)).run(experiment(), tags=("quickstart",))
+            record = Crucible(home, listeners=(progress,)).run(made, tags=("quickstart",))
     folder = Crucible(home).service.store.open(record.run_id).path
-    gain = held_out_gain(folder)
-    if as_json:
-        print_json(_body(record, gain, str(folder / "report.html")))
-    else:
-        _tell(record, gain, sample_pairs(folder), str(folder / "report.html"))
-    learned = gain is not None and gain.difference.interval.low > 0
-    return 0 if learned else int(ExitCode.FAILED)
+    return Shown(
+        lesson=lesson,
+        record=record,
+        folder=folder,
+        seconds=time.monotonic() - began,
+        gains=held_out_gains(folder),
+    )
 
 
-def _body(record: RunRecord, gain: Gain | None, report: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"run": record.model_dump(mode="json"), "report": report, "gain": None}
-    if gain is not None:
-        difference = gain.difference
-        body["gain"] = {
-            "examples": difference.n,
-            "before": gain.before,
-            "after": gain.after,
-            "mean": difference.mean,
-            "low": difference.interval.low,
-            "high": difference.interval.high,
-            "confidence": difference.interval.confidence,
-        }
-    return body
+def _body(one: Shown) -> dict[str, Any]:
+    return {
+        "recipe": one.lesson.recipe,
+        "run": one.record.model_dump(mode="json"),
+        "report": str(one.folder / "report.html"),
+        "seconds": round(one.seconds, 1),
+        "gains": [
+            {
+                "measure": gain.measure.label,
+                "examples": gain.difference.n,
+                "before": gain.before,
+                "after": gain.after,
+                "mean": gain.difference.mean,
+                "low": gain.difference.interval.low,
+                "high": gain.difference.interval.high,
+                "confidence": gain.difference.interval.confidence,
+            }
+            for gain in one.gains
+        ],
+    }
 
 
-def _tell(record: RunRecord, gain: Gain | None, samples: list[SamplePair], report: str) -> None:
-    print_line()
-    print_line("Answers to held-out prompts")
-    for sample in samples:
-        asked = next((str(m.get("content")) for m in reversed(sample.prompt) if m.get("role") == "user"), "")
-        print_line(f"  prompt  {_short(asked)}")
-        print_line(f"  before  {_short(sample.before or '')}")
-        print_line(f"  after   {_short(sample.after)}")
-        print_line()
-    print_line("note    it learned how Pip talks; a model this small does not learn sums from it")
-    print_line(f"result  {gain_sentence(gain) if gain else 'no held-out comparison'}")
-    print_line(f"run     {record.run_id}")
-    print_line(f"report  {report}")
+def _tell(one: Shown) -> None:
+    for sample in sample_pairs(one.folder)[:2]:
+        _tell_sample(sample)
+    for gain in one.gains:
+        print_line(f"  {_figures(gain)}")
+    print_line(f"  report {one.folder / 'report.html'}")
+
+
+def _tell_sample(sample: SamplePair) -> None:
+    asked = next((str(m.get("content")) for m in reversed(sample.prompt) if m.get("role") == "user"), "")
+    print_line(f"  prompt {_short(asked)}")
+    print_line(f"  before {_short(sample.before or '')}")
+    print_line(f"  after  {_short(sample.after)}")
+
+
+def _figures(gain: Gain) -> str:
+    interval = gain.difference.interval
+    return (
+        f"{gain.measure.label} {gain.before:.3f} → {gain.after:.3f}{gain.measure.unit} on {gain.difference.n} "
+        f"examples, gain {gain.difference.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    )
+
+
+def _tell_all(shown: Sequence[Shown]) -> None:
+    print_line("\nlearned, with 95 % intervals over held-out examples")
+    for one in shown:
+        verdict = "yes" if one.learned else "NO "
+        for gain in one.gains or (None,):
+            text = "no held-out comparison" if gain is None else _figures(gain)
+            print_line(f"  {verdict} {one.lesson.recipe:<13}{text}")
+    print_line(
+        "\nnote   sl_basic learned how Pip talks; a model this small does not learn sums from such chats"
+    )
     script = None if shutil.which("crucible") else _activation()
     if script:
-        print_line(f"first   . {script}  (puts crucible on this shell's path)")
-    print_line(f"next    crucible show {record.run_id}")
+        print_line(f"first  . {script}  (puts crucible on this shell's path)")
+    print_line("next   crucible runs; crucible show last")
     print_line(
-        "        crucible run sl_basic model=tiny data.path=YOUR_CHATS.jsonl data.test_size=50 batch_size=16"
+        "       crucible run sl_basic model=tiny data.path=YOUR_CHATS.jsonl data.test_size=50 batch_size=16"
     )
 
 

@@ -57,9 +57,18 @@ def facts_of(metrics: Mapping[str, float]) -> str:
     """The two or three figures people watch."""
     shown = (
         *(("loss", "train_mean_nll"), ("loss", "dpo_loss"), ("accuracy", "accuracy")),
-        *(("held-out", "test/nll"), ("held-out", "test/preference_accuracy"), ("lr", "learning_rate")),
+        *(("reward", "env/all/reward/total"), ("teacher kl", "teacher_kl"), ("entropy", "optim/entropy")),
+        *(("held-out", "test/nll"), ("held-out", "test/preference_accuracy")),
+        *(("held-out", "test/env/all/correct"), ("held-out kl", "test/teacher_kl")),
+        *(("lr", "learning_rate"), ("lr", "optim/lr")),
     )
-    return "  ".join(f"{label} {metrics[name]:.4g}" for label, name in shown if name in metrics)
+    found = {label: f"{label} {metrics[name]:.4g}" for label, name in shown if name in metrics}
+    return "  ".join(found.values())
+
+
+def is_step(metrics: Mapping[str, float]) -> bool:
+    """Whether a row is that of a training step, not of an evaluation alone."""
+    return "num_tokens" in metrics or "progress/done_frac" in metrics
 
 
 def duration(seconds: float) -> str:
@@ -99,8 +108,9 @@ class LineProgress:
 
     def _row(self, data: Mapping[str, Any]) -> None:
         metrics, step = data["metrics"], int(data["step"])
-        if "num_tokens" not in metrics:
-            self._say(facts_of(metrics))
+        if not is_step(metrics):
+            if text := facts_of(metrics):
+                self._say(text)
             return
         self._rate.update(step, self._total, metrics.get("tokens/cumulative/trained", 0.0))
         last = self._total is not None and step + 1 >= self._total
@@ -157,9 +167,9 @@ class BarProgress:
             self._bar.update(self._task, description=str(data["label"]).replace("_", " "))
         elif what == "run.progress":
             self._bar.update(self._task, total=data.get("total_steps"), description="training")
-        elif what in ("rendering", "evaluating"):
+        elif what in ("rendering", "evaluating", "sampling the teacher"):
             self._bar.update(self._task, facts=f"{what} {data['done']}/{data['of']}")
-        elif what == "metrics" and "num_tokens" in data["metrics"]:
+        elif what == "metrics" and is_step(data["metrics"]):
             metrics, step = data["metrics"], int(data["step"])
             total = int(task.total) if task.total is not None else None
             self._rate.update(step, total, metrics.get("tokens/cumulative/trained", 0.0))
