@@ -1,4 +1,4 @@
-"""Reinforcement learning over the bigram backend in a moment: an environment that likes plain letters.
+"""An environment that likes plain letters, and a judge that fails on request.
 
 Bytes below 128 are plain. The base table draws every byte alike, so that about half of what it says is plain; eight
 iterations raise that to four fifths.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import Field
 
-from crucible_ir import BackendRef, Contract, DataError, Experiment, ModelRef, OptimizerSpec, TrainingConfig
+from crucible_ir import Contract, DataError
 from crucible_ir.contract import JsonValue
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
-from crucible_kitchen.workflows.reinforcement import ReinforcementOptions, reinforcement
-from crucible_testing.backend import write_bigram_model
-from crucible_testing.bench import BIGRAM, LETTERS
 from crucible_testing.bridge import FakeBridge
 from crucible_train.grading import MathGrader, Verdict
 from crucible_train.ports import BridgeFault, BridgeReply, Handle
@@ -26,10 +22,20 @@ from crucible_train.renderers import Message, Renderer
 from crucible_train.rl import Env, EnvGroupBuilder, Grader, StepResult, Trajectory
 from crucible_train.types import ModelInput, SampledSequence, StopCondition
 
-__all__ = ["FaultyJudge", "LetterBatches", "LetterEnv", "LetterGroup", "Letters", "LettersOptions", "letters_experiment"]
+__all__ = [
+    "FaultyJudge",
+    "LetterBatches",
+    "LetterEnv",
+    "LetterGroup",
+    "Letters",
+    "LettersOptions",
+]
 
 PLAIN = 128
 """Tokens below it are plain."""
+
+QUESTION = "q{}"
+"""What is asked, with the problem's number."""
 
 RIGHT, WRONG = "2+x", "x+1"
 """Answers that a judge finds right and wrong; as texts and numbers they say nothing."""
@@ -115,7 +121,7 @@ class LetterGroup:
             raise KeyError(f"problem {self.number}")
         return [
             LetterEnv(
-                question=f"q{self.number}",
+                question=QUESTION.format(self.number),
                 renderer=self.renderer,
                 turns=self.options.turns,
                 paid=not self.options.pairwise,
@@ -218,47 +224,3 @@ class FaultyJudge(FakeBridge):
 
 def _verdict(answer: str, gold: str) -> JsonValue:
     return {"verdict": "correct" if answer == RIGHT else "incorrect", "reason": "planted"}
-
-
-def letters_experiment(
-    folder: Path,
-    *,
-    env: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-    learning_rate: float = 1.0,
-    bridge: str = LETTERS,
-    faults: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    **training: Any,
-) -> Experiment:
-    """A reinforcement experiment on letters; ``plant_bigram`` must have been called.
-
-    ``env`` are settings of ``Letters``, ``options`` of the workflow, ``faults`` of ``BigramBackend``; ``training``
-    overrides fields of ``TrainingConfig``.
-    """
-    chosen: dict[str, Any] = {
-        "renderer": "role_colon",
-        "data": False,
-        "env": LETTERS,
-        "env_options": dict(env or {}),
-        "group_size": 8,
-        "max_tokens": 2,
-    }
-    settings: dict[str, Any] = {
-        "batch_size": 4,
-        "lora": None,
-        "loss": "importance_sampling",
-        "drop_last": False,
-    } | training
-    return Experiment(
-        id="letters",
-        workflow="reinforcement",
-        pipeline=reinforcement(ReinforcementOptions.parse(chosen | dict(options or {}))),
-        backend=BackendRef(
-            adapters={"training_backend": BIGRAM, "python_bridge": bridge},
-            options={"training_backend": dict(faults)} if faults else {},
-        ),
-        model=ModelRef(id="bigram", uri=str(write_bigram_model(folder / "model"))),
-        training=TrainingConfig(optimizer=OptimizerSpec(learning_rate=learning_rate), **settings),
-        seed=seed,
-    )

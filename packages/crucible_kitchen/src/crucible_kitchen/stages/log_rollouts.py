@@ -21,6 +21,7 @@ from crucible_kitchen.stages.keys import (
     OPTIM_STEPS,
     PENDING_METRICS,
     ROLLED,
+    ROLLOUTS,
     STEP,
     TOKENIZER,
     TOTAL_STEPS,
@@ -54,6 +55,7 @@ class LogRollouts(Stage):
         OPTIM_STEPS,
         PENDING_METRICS,
         ROLLED,
+        ROLLOUTS,
         STEP,
         TOKENIZER,
         TOTAL_STEPS,
@@ -87,7 +89,7 @@ class LogRollouts(Stage):
                     "learning_rate": ctx.get(LEARNING_RATE),
                     "optim/lr": ctx.get(LEARNING_RATE),
                     **trajectory_metrics(groups),
-                    **_staleness(step, rolled),
+                    **(_staleness(step, rolled) if ctx.get(ROLLOUTS).ahead else {}),
                     **({"rollout_errors/groups": float(failed)} if failed else {}),
                     **tokens,
                     **pending,
@@ -164,12 +166,17 @@ def _text(tokenizer: Tokenizer, observation: ModelInput) -> str:
 
 
 def _staleness(step: int, rolled: Sequence[RolledGroup]) -> dict[str, float]:
-    """How many iterations older than those in training the sampling weights were, where they were older at all."""
-    lags = [step - found.version for found in rolled]
-    if not any(lags):
+    """The iterations that the sampling weights come from, and how many before this one they lie."""
+    versions = [found.version for found in rolled]
+    if not versions:
         return {}
+    lowest, mean, highest = min(versions), sum(versions) / len(versions), max(versions)
     return {
-        "async/staleness_min": float(min(lags)),
-        "async/staleness_mean": sum(lags) / len(lags),
-        "async/staleness_max": float(max(lags)),
+        "training_client/step": float(step),
+        "sampling_client/step_min": float(lowest),
+        "sampling_client/step_mean": mean,
+        "sampling_client/step_max": float(highest),
+        "async/staleness_min": float(step - highest),
+        "async/staleness_mean": step - mean,
+        "async/staleness_max": float(step - lowest),
     }

@@ -53,8 +53,9 @@ class Rollout(Stage):
                 EventType.LOG,
                 {"level": "warning", "message": message, "step": step, "first": str(failed[0].error)},
             )
-            if part == parts - 1 and all(isinstance(group, FailedGroup) for group in rolled):
-                raise failed[0].error
+        errors = [group.error for group in rolled if isinstance(group, FailedGroup)]
+        if part == parts - 1 and rolled and len(errors) == len(rolled):
+            raise errors[0]
         ctx.set(GROUPS, groups)
         ctx.set(ROLLED, rolled)
         ctx.publish("rolled out", {"step": step, "groups": len(rolled)})

@@ -84,7 +84,7 @@ async def acted(
         return await rollout_group(builder, complete_for, max_turns=max_turns)
     except CrucibleError:
         raise
-    except Exception as error:  # noqa: BLE001 - the boundary to environments of other packages
+    except Exception as error:  # environments are foreign code
         raise TrainError(
             what=f"an environment raised {type(error).__name__}: {error}",
             where=f"rollout of {type(builder).__name__}",
@@ -110,6 +110,11 @@ class RolloutPool:
         self._total = total
         self._started: dict[int, _Batch] = {}
         self._next: int | None = None
+
+    @property
+    def ahead(self) -> int:
+        """Iterations that the sampling weights may lag behind."""
+        return self._settings.ahead
 
     async def groups(self, step: int, *, part: int = 0, parts: int = 1) -> list[RolledGroup | FailedGroup]:
         """Await one of ``parts`` near-equal shares of the groups of batch ``step``; starts what may be started.
