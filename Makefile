@@ -68,6 +68,7 @@ sync: lock  ## install everything, for work on Crucible
 .PHONY: pins
 pins: sync  ## write the pins after a dependency was added or removed (versions that are there stay)
 	@$(BIN)/python tools/pins.py write --keep-all
+	@$(BIN)/python tools/parity.py pins
 
 # --- the two commands --------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ check-contracts: sync
 
 check-pins: sync
 	@$(BIN)/python tools/pins.py check
+	@$(BIN)/python tools/parity.py check
 	@"$(UV)" pip check --quiet --python $(BIN)/python
 
 .PHONY: format
