@@ -36,15 +36,16 @@ def letters_experiment(
     env: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     learning_rate: float = 1.0,
-    bridge: str = LETTERS,
+    bridge: Mapping[str, Any] | None = None,
     faults: Mapping[str, Any] | None = None,
     seed: int = 0,
     **training: Any,
 ) -> Experiment:
     """A reinforcement experiment on letters; ``plant_bigram`` must have been called.
 
-    ``env`` are settings of ``Letters``, ``options`` of the workflow, ``faults`` of ``BigramBackend``; ``training``
-    overrides fields of ``TrainingConfig``.
+    ``env`` are settings of ``Letters``, ``options`` of the workflow, ``faults`` of ``BigramBackend``; ``bridge`` are
+    options of the adapter ``math``, which then judges instead of ``FaultyJudge``; ``training`` overrides fields of
+    ``TrainingConfig``.
     """
     chosen: dict[str, Any] = {
         "renderer": "role_colon",
@@ -65,8 +66,8 @@ def letters_experiment(
         workflow="reinforcement",
         pipeline=reinforcement(ReinforcementOptions.parse(chosen | dict(options or {}))),
         backend=BackendRef(
-            adapters={"training_backend": BIGRAM, "python_bridge": bridge},
-            options={"training_backend": dict(faults)} if faults else {},
+            adapters={"training_backend": BIGRAM, "python_bridge": "math" if bridge else LETTERS},
+            options={"training_backend": dict(faults or {}), "python_bridge": dict(bridge or {})},
         ),
         model=ModelRef(id="bigram", uri=str(write_bigram_model(folder / "model"))),
         training=TrainingConfig(optimizer=OptimizerSpec(learning_rate=learning_rate), **settings),

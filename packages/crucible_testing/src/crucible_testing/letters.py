@@ -50,7 +50,8 @@ class LettersOptions(Contract):
     pairwise: bool = False
     """Members are rewarded for having more plain letters than the others, and by nothing else."""
     fails: dict[str, str] = Field(default_factory=dict)
-    """Problem → ``ours`` or ``other``: an error of Crucible, or of anybody, when its environments are made."""
+    """Problem → ``ours`` or ``other``: an error of Crucible, or of anybody, when its environments are made; or
+    ``unjudged``: no answer to it can be judged."""
     answers: tuple[str, ...] = ()
     """A judge is asked about one of them, chosen by the first token, and says what the reward is."""
     gold: str = "x+2"
@@ -117,7 +118,7 @@ class LetterGroup:
         failure = self.options.fails.get(str(self.number))
         if failure == "ours":
             raise DataError(what=f"problem {self.number} was to fail", where="letters")
-        if failure is not None:
+        if failure == "other":
             raise KeyError(f"problem {self.number}")
         return [
             LetterEnv(
@@ -125,8 +126,8 @@ class LetterGroup:
                 renderer=self.renderer,
                 turns=self.options.turns,
                 paid=not self.options.pairwise,
-                judge=self.judge,
-                answers=self.options.answers,
+                judge=_perplexed if failure == "unjudged" else self.judge,
+                answers=self.options.answers or (RIGHT,),
             )
             for _ in range(self.members)
         ]
@@ -196,6 +197,10 @@ class Letters(Environment):
                 for number in range(options.held_out)
             ],
         )
+
+
+async def _perplexed(answer: str) -> Verdict:
+    return Verdict.CANNOT_JUDGE
 
 
 def _judge(grader: MathGrader, gold: str) -> Grader:
