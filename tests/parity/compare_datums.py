@@ -29,7 +29,7 @@ from crucible_train.supervised import (
 
 # These encode content as text on both sides, so that nothing but the datum can differ.
 LITERAL = ("qwen3", "qwen3_disable_thinking", "qwen3_instruct")
-lengths = st.none() | st.integers(0, 80)
+lengths = st.none() | st.integers(0, 80) | st.integers(4, 30)
 reductions = st.sampled_from(("none", "mean"))
 # eighths: sums are exact in float32 in any order, so that no rounding stands between the sides
 numbers = st.sampled_from((0.0, 1.0)) | st.integers(-16, 40).map(lambda n: n / 8)
@@ -83,7 +83,7 @@ def test_chunks_are_cut_shifted_and_reduced_as_upstream_does(ledger: Ledger) -> 
     chunk = st.lists(st.integers(0, 500), max_size=6) | st.integers(1, 9)
 
     @settings(max_examples=1500)
-    @given(st.lists(chunk, min_size=1, max_size=5), lengths, reductions, st.data())
+    @given(st.lists(chunk, min_size=1, max_size=6), lengths, reductions, st.data())
     def check(chunks: list[Any], length: int | None, reduction: Any, data: st.DataObject) -> None:
         size = our_input(chunks).length
         weights = data.draw(st.lists(numbers, min_size=size, max_size=size))

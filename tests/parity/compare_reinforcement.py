@@ -172,7 +172,7 @@ def groups(draw: st.DrawFn, *, images: bool = False) -> Group:
 
 
 def test_advantages_and_the_groups_kept_are_those_of_upstream(ledger: Ledger) -> None:
-    @settings(max_examples=800)
+    @settings(max_examples=500)
     @given(st.lists(groups(), min_size=1, max_size=4))
     def check(found: list[Group]) -> None:
         ours, theirs = [our_group(group) for group in found], [their_group(group) for group in found]
@@ -220,7 +220,7 @@ def test_groups_are_assembled_in_the_order_of_upstream(ledger: Ledger) -> None:
 
 
 def test_metrics_of_rollouts_are_those_of_upstream(ledger: Ledger) -> None:
-    @settings(max_examples=500)
+    @settings(max_examples=300)
     @given(st.lists(groups(), max_size=4))
     def check(found: list[Group]) -> None:
         unmasked = [

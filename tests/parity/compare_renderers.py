@@ -6,9 +6,10 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 from ledger import EQUAL, REFUSED, Ledger
 from sides import Both, Rows, both, their_messages
@@ -50,6 +51,11 @@ TOOLS = [
     },
     {"name": "now", "description": "The time.", "parameters": {"type": "object", "properties": {}}},
 ]
+CLOSES_ALONE = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x</think>y"}]
+MIXED = (
+    "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>"
+    '<tool_call>\n{"name": "g", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+)
 Sequence = tuple[list[int], list[float], list[int]]
 Sequences = list[Sequence]
 """Tokens, weights, and lengths of chunks of each example."""
@@ -253,8 +259,10 @@ def test_a_generated_conversation_becomes_the_tokens_and_weights_of_upstream(
 ) -> None:
     side = both(recorded_name, mini_folder)
 
-    @settings(max_examples=100)
+    @seed(crc32(recorded_name.encode()))
+    @settings(max_examples=180)
     @given(conversations())
+    @example(CLOSES_ALONE)
     def check(rows: Rows) -> None:
         compare(ledger, "renderers", side, rows)
 
@@ -266,8 +274,10 @@ def test_a_generated_conversation_becomes_the_tokens_and_weights_of_upstream(
 def test_real_vocabularies_give_the_tokens_and_weights_of_upstream(
     ledger: Ledger, shared_data: Path, folder: str
 ) -> None:
-    @settings(max_examples=25)
+    @seed(crc32(folder.encode()))
+    @settings(max_examples=60)
     @given(conversations())
+    @example(CLOSES_ALONE)
     def check(rows: Rows) -> None:
         for name in REAL[folder]:
             compare(
@@ -400,8 +410,11 @@ def test_a_generated_answer_is_read_as_upstream_reads_it(
 ) -> None:
     side = both(recorded_name, mini_folder)
 
-    @settings(max_examples=400)
+    @seed(crc32(recorded_name.encode()))
+    @settings(max_examples=700)
     @given(answers(recorded_name))
+    @example(MIXED)
+    @example("<|channel|>final<|message|> <|return|>")
     def check(text: str) -> None:
         tokens = side.tokenizer.encode(text, allow_special=True)
         verdict = judge_answer(side, text, our_answer(side, tokens), their_answer(side, tokens))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    phases=[Phase.generate, Phase.shrink],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("parity")
@@ -62,8 +63,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"{found['cases']} cases, no unexplained difference in what passed")
 
 
-def pytest_sessionfinish() -> None:
-    """Writes the figures where `tools/prove.py` asks for them."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the figures where `tools/prove.py` asks for them; a whole run that never met a kind fails."""
+    whole = not session.config.option.keyword and all(Path(word).is_dir() for word in session.config.args)
+    unmet = [kind for kind, found in _LEDGER.figures()["explained"].items() if not found["cases"]]
+    if whole and exitstatus == 0 and unmet:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        sys.stderr.write(
+            f"differences that no case showed, so that nothing explains them: {', '.join(unmet)}\n"
+        )
     target = os.environ.get("PROOF_FIGURES")
     if target:
         upstream = {name: version(name) for name in ("tinker-cookbook", "tinker", "torch", "transformers")}
