@@ -16,6 +16,16 @@ from crucible_kitchen.plugins.stages import InstalledStages
 
 Nodes = tuple[PipelineNode, ...]
 OTHER: dict[type, Any] = {bool: True, float: 0.5, int: 2}
+LEAST: dict[Any, Any] = {str: "x", int: 1}
+
+
+def least_of(options: type[Contract]) -> dict[str, Any]:
+    """A value for every setting that has no default."""
+    kinds = {n: field.annotation for n, field in options.model_fields.items() if field.is_required()}
+    return {
+        name: least_of(kind) if isinstance(kind, type) and issubclass(kind, Contract) else LEAST[kind]
+        for name, kind in kinds.items()
+    }
 
 
 def pipelines_of(name: str) -> Iterator[Nodes]:
@@ -26,8 +36,7 @@ def pipelines_of(name: str) -> Iterator[Nodes]:
         for kind in get_type_hints(function).values()
         if isinstance(kind, type) and issubclass(kind, Contract)
     )
-    fields = options.model_fields
-    needed = {name: "x" for name, field in fields.items() if field.is_required()}
+    fields, needed = options.model_fields, least_of(options)
     yield function(options.parse(needed))
     for name, field in fields.items():
         for value in (OTHER.get(field.annotation), False) if field.annotation in OTHER else ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ from crucible_ir import (
     ServiceError,
 )
 from crucible_kitchen.api import Crucible
-from crucible_kitchen.cli.progress import facts_of
 from crucible_kitchen.stages.build_comparisons import BuildComparisons
 from crucible_kitchen.stages.build_datums import BuildDatums
 from crucible_kitchen.stages.keys import (
@@ -367,25 +366,3 @@ def test_a_pair_that_cannot_be_built_leaves_the_other_pairs_together(tmp_path: P
         assert chosen.removeprefix(prompt).strip().startswith("yes")
         assert rejected.startswith(prompt)
         assert rejected.removeprefix(prompt).strip().startswith("no")
-
-
-# --- what is shown --------------------------------------------------------------------------------------------
-
-
-def test_every_figure_that_progress_shows_is_one_that_a_workflow_reports(
-    crucible: Crucible, made: Make
-) -> None:
-    class Asked(dict[str, float]):
-        names: ClassVar[set[str]] = set()
-
-        def __contains__(self, name: object) -> bool:
-            self.names.add(str(name))
-            return False
-
-    facts_of(Asked())
-    reported: set[str] = set()
-    for name in WORKFLOWS:
-        record = crucible.run(made(name))
-        reported |= {name for row in crucible.metrics(record.run_id).rows for name in row.metrics}
-    assert len(Asked.names) >= 5
-    assert Asked.names - reported == set()
