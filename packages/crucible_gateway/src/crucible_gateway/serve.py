@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crucible_gateway.tinker.settings import TinkerSettings
     from crucible_train.ports import TrainingBackend
 
-__all__ = ["serve"]
+__all__ = ["run_server", "serve"]
 
 _ACTIONS = ("tinker", "status")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -64,7 +64,7 @@ def serve(
     backend, home_folder = _backend(manifest, home)
     folder = state or home_folder / "gateway"
     settings = _settings(model or [], host=host, key=key, state=folder)
-    return _run(backend, settings, host=host, port=port, as_json=as_json)
+    return run_server(backend, settings, host=host, port=port, as_json=as_json)
 
 
 def _key(variable: str | None) -> str | None:
@@ -117,11 +117,20 @@ def _settings(models: list[str], *, host: str, key: str | None, state: Path) -> 
     return TinkerSettings(models=served, state=state.resolve(), api_key=key, hosts=_LOOPBACK if local else ())
 
 
-def _run(backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool) -> int:
+def run_server(
+    backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool
+) -> int:
+    """Serve until the process is told to end; says where, once it listens.
+
+    Raises:
+        StorageError: another server uses the state folder, or it cannot be written.
+    """
     import uvicorn
 
     from crucible_gateway.tinker.app import tinker_app
+    from crucible_gateway.tinker.store import StateStore
 
+    StateStore(settings.state).close()
     app = tinker_app(backend, settings)
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5

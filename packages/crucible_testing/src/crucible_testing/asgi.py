@@ -54,6 +54,10 @@ class RunningApp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the application as a server does; stopping twice is harmless."""
         if self._loop.is_closed():
             return
         try:

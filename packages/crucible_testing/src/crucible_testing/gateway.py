@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from crucible_gateway.tinker.schema import messages
 from crucible_gateway.tinker.settings import TinkerSettings
 from crucible_testing.asgi import RunningApp
 from crucible_testing.backend import BigramBackend
+from crucible_train.ports import TrainingBackend
 
 __all__ = ["MODEL", "PROTOBUF", "Tinker", "forward_backward_body"]
 
@@ -22,7 +23,7 @@ class Tinker(RunningApp):
     """A server as an SDK sees it."""
 
     def __init__(self, backend: BigramBackend, settings: TinkerSettings, **options: Any) -> None:
-        self.app = tinker_app(backend, settings, **options)
+        self.app = tinker_app(cast(TrainingBackend, backend), settings, **options)
         self.backend, self.settings = backend, settings
         key = {} if settings.api_key is None else {"x-api-key": settings.api_key}
         super().__init__(self.app, headers=key)
@@ -51,7 +52,7 @@ class Tinker(RunningApp):
 
     def session(self) -> str:
         """A new session."""
-        return self.post("create_session", {"tags": [], "sdk_version": "0.38.0"})["session_id"]
+        return str(self.post("create_session", {"tags": [], "sdk_version": "0.38.0"})["session_id"])
 
     def model(self, session: str | None = None, *, number: int = 0, **more: Any) -> str:
         """A new model's id."""
@@ -63,22 +64,21 @@ class Tinker(RunningApp):
             **more,
         }
         promise = self.post("create_model", body)
-        return self.result(promise["request_id"])["model_id"]
+        return str(self.result(promise["request_id"])["model_id"])
 
     def train(self, model: str, seq: int, rows: list[list[int]], **more: Any) -> str:
         """Submit a forward_backward; the id of its promise."""
-        return self.post(
-            "forward_backward", forward_backward_body(model, seq, rows, **more), **{"content-type": PROTOBUF}
-        )["request_id"]
+        body = forward_backward_body(model, seq, rows, **more)
+        return str(self.post("forward_backward", body, **{"content-type": PROTOBUF})["request_id"])
 
     def step(self, model: str, seq: int, learning_rate: float = 0.1) -> str:
         """Submit an optimiser step; the id of its promise."""
         body = {"model_id": model, "seq_id": seq, "adam_params": {"learning_rate": learning_rate}}
-        return self.post("optim_step", body)["request_id"]
+        return str(self.post("optim_step", body)["request_id"])
 
     def loss(self, model: str, seq: int, rows: list[list[int]]) -> float:
         """The present loss of a model."""
-        return self.result(self.train(model, seq, rows, forward_only=True)).metrics["loss:sum"]
+        return float(self.result(self.train(model, seq, rows, forward_only=True)).metrics["loss:sum"])
 
 
 def forward_backward_body(
@@ -102,4 +102,4 @@ def forward_backward_body(
         weights.dense = np.full(len(row) - 1, weight, dtype=np.float32).tobytes()
         weights.dtype = pb.DTYPE_FLOAT32
         weights.shape.append(len(row) - 1)
-    return message.SerializeToString()
+    return bytes(message.SerializeToString())
