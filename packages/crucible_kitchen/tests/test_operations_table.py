@@ -28,7 +28,19 @@ def crucible(home: Path) -> Crucible:
 def test_the_table_holds_what_clients_hang_on() -> None:
     assert set(OPERATIONS) == {
         *("create", "run", "resume", "cancel", "decide", "status", "list", "events", "metrics"),
-        *("artifacts", "fetch", "export", "plan", "adapters", "recipes", "workflows", "stages", "doctor"),
+        *(
+            "artifacts",
+            "fetch",
+            "export",
+            "plan",
+            "render_check",
+            "render_show",
+            "adapters",
+            "recipes",
+            "workflows",
+            "stages",
+            "doctor",
+        ),
     }
 
 

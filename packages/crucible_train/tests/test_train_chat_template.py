@@ -26,6 +26,12 @@ from crucible_train.renderers import (
     TrainOnWhat,
     get_renderer,
 )
+from crucible_train.renderers.chat_template_compare import (
+    CONVERSATIONS,
+    Comparison,
+    Conversation,
+    compare_with_template,
+)
 
 FOLDER = Path(__file__).parent / "golden" / "tokenizers" / "mini_bos"
 Rows = Sequence[Mapping[str, Any]]
@@ -426,3 +432,57 @@ def test_answers_are_read_to_their_end_mark() -> None:
     assert renderer.parse_response(hi) == (answer("hi"), ParseTermination.MALFORMED)
     with pytest.raises(RenderError, match="2 end marks in one answer"):
         renderer.parse_response([*hi, *end, *end])  # type: ignore[list-item]
+
+
+# --- compared with renderers written by hand ---------------------------------------------------------------
+
+
+def compared(name: str, write: Write, conversation: Conversation) -> Comparison:
+    return compare_with_template(get_renderer(name, TemplatedTokenizer(FOLDER, write)), conversation)
+
+
+def test_a_renderer_that_writes_what_the_template_writes_differs_nowhere() -> None:
+    for conversation in CONVERSATIONS[:5]:
+        found = compared("qwen3_instruct", chatml, conversation)
+        assert [(one.part, one.at) for one in found.written] == [("example", None), ("prompt", None)]
+        example, prompt = found.written
+        assert example.theirs[: len(prompt.theirs)] == prompt.theirs
+        assert example.weights[-1] == 1.0
+
+
+def test_the_first_difference_is_found_in_example_and_prompt() -> None:
+    chat = Conversation(name="one", messages=(user("a"), answer("b")))
+    example, prompt = compared("qwen3", chatml, chat).written
+    tokenizer = TemplatedTokenizer(FOLDER, chatml)
+    assert prompt.at is None
+    assert example.at == len(prompt.ours)
+    assert tokenizer.decode(example.ours[example.at :]).startswith("<think>")
+    assert tokenizer.decode(example.theirs[example.at :]).startswith("b")
+
+
+def test_a_prompt_may_not_even_differ_in_white_space() -> None:
+    def longer(rows: Rows, prompt: bool) -> str:
+        return chatml(rows, prompt) + ("\n" if prompt else "")
+
+    chat = Conversation(name="one", messages=(user("a"), answer("b")))
+    example, prompt = compared("qwen3_instruct", longer, chat).written
+    assert (example.at, prompt.at) == (None, len(prompt.ours))
+
+
+def test_who_refuses_and_why_is_said() -> None:
+    by_name = {conversation.name: conversation for conversation in CONVERSATIONS}
+    refused = compared("llama3", refuses_system, by_name["tools"])
+    assert "has no tools" in (refused.renderer_refuses or "")
+    assert "no system messages here" in (refused.template_refuses or "")
+    left_out = compared("qwen3", ends_in_text, by_name["reasoning"])
+    assert left_out.template_refuses == "messages[1]: it leaves out the reasoning"
+    assert left_out.renderer_refuses is None
+    assert left_out.written == ()
+    calls = compared("qwen3", chatml, by_name["tool_result"])
+    assert "messages[1]" in (calls.template_refuses or "")
+    assert "leaves out a tool call" in (calls.template_refuses or "")
+
+
+def test_nothing_can_be_compared_without_a_template() -> None:
+    with pytest.raises(ConfigError, match="no chat template to compare with"):
+        compare_with_template(get_renderer("qwen3", FileTokenizer(FOLDER)), CONVERSATIONS[0])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from crucible_ir import Contract, Experiment, RunRecord, RunState
 from crucible_kitchen.operations import catalog_models as catalog
+from crucible_kitchen.operations import render_models as renders
 from crucible_kitchen.operations import run_models as runs
 from crucible_kitchen.operations.service import Service
 from crucible_kitchen.operations.table import invoke
@@ -130,6 +131,14 @@ class Crucible:
             run_id=run_id, destination=str(destination), weights=weights, merge=merge
         )
         return self._call("export", request, runs.ExportedWeights)
+
+    def render_check(self, model: str, **settings: Any) -> renders.RenderReport:
+        """Hold a renderer against the tokenizer's chat template; settings are those of ``RenderCheck``."""
+        return self._call("render_check", {"model": model, **settings}, renders.RenderReport)
+
+    def render_show(self, model: str, **settings: Any) -> renders.RenderedConversations:
+        """Tokens of conversations with their weights; settings are those of ``RenderRequest``."""
+        return self._call("render_show", {"model": model, **settings}, renders.RenderedConversations)
 
     def adapters(self, port: str | None = None, *, check: bool = False) -> catalog.AdapterList:
         """Installed adapters; ``check`` imports each and looks whether it fits."""

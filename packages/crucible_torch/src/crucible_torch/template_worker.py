@@ -21,7 +21,7 @@ _LONGEST_TEXT = 1 << 24
 _LONGEST_ERROR = 300
 _CLOCK = "strftime_now"
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_NO_DAY = "{% set strftime_now = no_day_was_given %}{{ '' }}"
+_NO_DAY = "{% set strftime_now = the_current_date %}{{ '' }}"
 _FIXED_DAY = (
     "{% macro strftime_now(form) %}{% set day = namespace(text=form) %}"
     "{% for sign, value in the_day.items() %}{% set day.text = day.text | replace(sign, value) %}{% endfor %}"

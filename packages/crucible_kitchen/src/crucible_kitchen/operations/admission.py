@@ -21,7 +21,7 @@ from crucible_kitchen.manifests.loading import is_path, profiles
 from crucible_kitchen.plugins.discovery import names
 from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS
 
-__all__ = ["admit_experiment", "admit_manifest", "admit_recipe", "stage_nodes"]
+__all__ = ["admit_experiment", "admit_manifest", "admit_model", "admit_recipe", "stage_nodes"]
 
 _DATA_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".toml", ".txt", ".py"})
 _PLACES = frozenset({"model", "path", "uri", "id", "dataset", "file", "folder"})
@@ -119,6 +119,11 @@ def admit_manifest(name: str, *, where: str = "backend.manifest") -> list[Proble
             Problem(path=where, message=f"{name!r} is a file", remedy=f"name one of {', '.join(profiles())}")
         ]
     return []
+
+
+def admit_model(name: str, *, roots: tuple[Path, ...] = (), where: str = "model") -> list[Problem]:
+    """Problems of a model that is named from outside: hub ids, and folders under ``roots``."""
+    return [*_files(name, where, roots), *_local(name, where, roots)]
 
 
 def _backend(experiment: Experiment) -> Iterator[Problem]:

@@ -9,7 +9,8 @@ from typing import Any
 from crucible_ir import ConfigError, Contract, CrucibleError, RunRecord, nearest
 from crucible_kitchen.manifests.credentials import scrub
 from crucible_kitchen.operations import catalog_models as catalog
-from crucible_kitchen.operations import on_catalogs, on_records, on_runs, on_weights
+from crucible_kitchen.operations import on_catalogs, on_records, on_renderers, on_runs, on_weights
+from crucible_kitchen.operations import render_models as renders
 from crucible_kitchen.operations import run_models as runs
 from crucible_kitchen.operations.doctoring import doctor
 from crucible_kitchen.operations.operation import Operation
@@ -125,6 +126,22 @@ _ROWS = (
         output_model=runs.ExportedWeights,
         effect="write",
         handler=on_weights.export,
+    ),
+    Operation(
+        name="render_check",
+        summary="Hold a renderer against the chat template of a model's tokenizer.",
+        input_model=renders.RenderCheck,
+        output_model=renders.RenderReport,
+        effect="read",
+        handler=on_renderers.render_check,
+    ),
+    Operation(
+        name="render_show",
+        summary="The tokens that a renderer makes of conversations, with their loss weights.",
+        input_model=renders.RenderRequest,
+        output_model=renders.RenderedConversations,
+        effect="read",
+        handler=on_renderers.render_show,
     ),
     Operation(
         name="adapters",

@@ -15,7 +15,10 @@ from crucible_train.ports.chat_template import ChatTemplated, TemplateCall, Temp
 from crucible_train.renderers.chat_template_rows import Field, Row, fields_of
 from crucible_train.renderers.errors import RenderError
 
-__all__ = ["ChatText", "Draft", "Place", "TemplateWriter", "common_prefix", "locate"]
+__all__ = ["LEFT_OUT", "ChatText", "Draft", "Place", "TemplateWriter", "common_prefix", "locate"]
+
+LEFT_OUT = "leaves out its {}"
+"""The problem of a place whose message has a piece (its kind) that makes no difference to the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +193,7 @@ def _places(
             if place is None and field.kind != "reasoning" and field.original.strip():
                 raise _left_out(draft, index, field)
             if place is None:
-                problem = f"leaves out its {field.kind}"
+                problem = LEFT_OUT.format(field.kind)
                 continue
             found.append(place)
             problem = problem or place.problem

@@ -103,7 +103,7 @@ def recommended_renderers(model: str) -> tuple[str, ...]:
         raise ConfigError(
             what=f"no renderer is known for the model {model!r}",
             where="renderer",
-            remedy=f"{hint}name the renderer yourself (base models: 'role_colon')",
+            remedy=f"{hint}name the renderer yourself ('chat_template' if its tokenizer has one, else 'role_colon')",
         )
     return found
 
