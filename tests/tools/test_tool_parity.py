@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "parity")]
+
+import ledger  # noqa: E402
 
 import parity  # noqa: E402
 import pins  # noqa: E402
@@ -93,3 +95,15 @@ def test_wheels_of_this_machine_are_found_as_pip_and_uv_are_told(monkeypatch: py
     assert parity.link_folders() == ["a", "b"]
     monkeypatch.setenv("UV_FIND_LINKS", "c,d")
     assert parity.link_folders() == ["c", "d"]
+
+
+def test_a_difference_that_nothing_explains_fails_and_the_kinds_are_few() -> None:
+    found = ledger.Ledger()
+    found.note("order", ledger.EQUAL)
+    found.note("order", "schedule ends")
+    with pytest.raises(AssertionError, match=r"order: 1 and not 2\n'the case'"):
+        found.note("order", "1 and not 2", "the case")
+    assert found.figures()["areas"] == [
+        {"area": "order", "cases": 2, "equal": 1, "refused": 0, "explained": {"schedule ends": 1}}
+    ]
+    assert len(ledger.EXPLAINED) <= 12
