@@ -330,4 +330,4 @@ def test_distillation_names_its_teacher_and_trains_on_the_turn_it_wrote() -> Non
     assert stages["build_source_datums"].options["train_on_what"] == "last_assistant_message"
     assert experiment.training is not None
     assert experiment.training.lora is not None
-    assert experiment.training.lora.rank == 128
+    assert experiment.training.lora.rank == 32

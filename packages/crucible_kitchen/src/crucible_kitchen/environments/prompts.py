@@ -12,6 +12,7 @@ from pydantic import Field
 from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
+from crucible_kitchen.prompt_rows import prompt_of
 from crucible_train.renderers import Message, Renderer, message_from_dict
 from crucible_train.rl import Env, EnvGroupBuilder, StepResult, Trajectory
 from crucible_train.types import ModelInput, SampledSequence, StopCondition
@@ -30,7 +31,7 @@ class PromptsOptions(Contract):
     """What of a row is the prompt."""
 
     turn: Literal["last", "first"] = "last"
-    """``last``: all before the last assistant turn; ``first``: the first user turn alone."""
+    """``last``: the conversation without the assistant turn it ends with; ``first``: the first user turn alone."""
     max_prompt_tokens: int | None = Field(default=1024, ge=1)
     """Tokens of the turn that is answered; what is longer is cut at its end, as upstream does. None cuts nothing."""
 
@@ -69,15 +70,15 @@ class Prompts(Environment):
         ]
 
     def _prompt(self, row: Mapping[str, Any], *, where: str) -> _Prompt:
-        messages = _messages_of(row, where=where)
-        if self.options.turn == "first":
-            messages = [message for message in messages if message.get("role") == "user"][:1]
-        else:
-            places = [n for n, message in enumerate(messages) if message.get("role") == "assistant"]
-            messages = messages[: places[-1]] if places else messages
-        if not messages:
-            raise DataError(what="no turn to answer", where=where, remedy="give a user turn")
-        return messages
+        messages = prompt_of(row, where=where)
+        if self.options.turn == "last":
+            return messages
+        first = [message for message in messages if message.get("role") == "user"][:1]
+        if not first:
+            raise DataError(
+                what="no turn of a user", where=where, remedy="leave the row out, or set turn=last"
+            )
+        return first
 
     def _env(self, renderer: Renderer, prompt: _Prompt) -> _PromptEnv:
         *before, last = [message_from_dict(dict(message)) for message in prompt]
@@ -139,21 +140,6 @@ class _PromptDataset:
 
     def __len__(self) -> int:
         return -(-len(self.prompts) // self.batch_size)
-
-
-def _messages_of(row: Mapping[str, Any], *, where: str) -> list[dict[str, Any]]:
-    """The conversation of a row, or its problem as a user's turn."""
-    messages = row.get("messages")
-    if messages is not None:
-        return [dict(message) for message in messages]
-    question = row.get("problem", row.get("question"))
-    if not isinstance(question, str) or not question.strip():
-        raise DataError(
-            what=f"the row has neither messages nor a problem; it has {', '.join(sorted(row)) or 'nothing'}",
-            where=where,
-            remedy='say which columns carry the prompt, such as data.mapping={"schema":"prompt_completion"}',
-        )
-    return [{"role": "user", "content": question}]
 
 
 def _cut(message: Message, renderer: Renderer, limit: int | None) -> Message:

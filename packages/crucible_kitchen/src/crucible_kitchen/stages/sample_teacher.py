@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from crucible_datasets import example_id
-from crucible_ir import Contract, DataError, DatasetSnapshot, digest_of
+from crucible_ir import Contract, DatasetSnapshot, digest_of
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.prompt_rows import prompt_of
 from crucible_kitchen.stages.keys import PROVENANCE, SOURCES, TEACHERS
 from crucible_kitchen.stages.sources import Source
 from crucible_kitchen.stages.teacher import Teacher
@@ -93,7 +93,7 @@ class SampleTeacher(Stage):
         pending: list[tuple[list[dict[str, Any]], Handle[SampleResponse]]] = []
         rows: list[dict[str, Any]] = []
         for number, row in enumerate(snapshot.rows):
-            prompt = _prompt_of(row, where=f"{snapshot.ref.id}, row {number} after ordering")
+            prompt = prompt_of(row, where=f"{snapshot.ref.id}, row {number} after ordering")
             asked = self._asked(teacher, prompt, ctx.rng(f"sample_teacher/{role}", number))
             pending.append((prompt, asked))
             if len(pending) == self.options.in_flight:
@@ -128,16 +128,6 @@ async def _answered(
         "messages": [*prompt, message_to_dict(message)],
         "prompt_id": example_id({"messages": prompt}),
     }
-
-
-def _prompt_of(row: Mapping[str, Any], *, where: str) -> list[dict[str, Any]]:
-    """The conversation without the assistant turn it ends with."""
-    messages = [dict(message) for message in row.get("messages", ())]
-    if messages and messages[-1].get("role") == "assistant":
-        messages.pop()
-    if not messages:
-        raise DataError(what="no turn to answer", where=where, remedy="give a conversation with a user turn")
-    return messages
 
 
 def _kept(path: Path, recipe: str) -> list[dict[str, Any]] | None:
