@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from crucible_cookbook.data import BUNDLED, PROBLEMS, problem_data
+from crucible_cookbook.data import BUNDLED, PROBLEMS, existing, problem_data
 from crucible_cookbook.settings import TrainingSettings, model_ref, renderer_of, training_config
-from crucible_ir import DatasetRef, Experiment
+from crucible_ir import DatasetRef, Experiment, nearest
 from crucible_kitchen.recipes import Recipe
 from crucible_kitchen.workflows.reinforcement import ReinforcementOptions, reinforcement
 from crucible_train.grading import GradingRules
 
 __all__ = ["MathRl", "MathRlConfig"]
+
+_GENERATED = "arithmetic"
+"""The environment whose problems come from no dataset."""
 
 
 class MathRlConfig(TrainingSettings):
@@ -78,6 +81,17 @@ class MathRlConfig(TrainingSettings):
     log_groups: int = Field(default=4, ge=0)
     """Problems of each iteration whose attempts are kept in the run's folder."""
 
+    @field_validator("env")
+    @classmethod
+    def _problems_of_that_name(cls, env: str) -> str:
+        """A name that is known, a path, or a hub id with its owner."""
+        names = (_GENERATED, BUNDLED, *PROBLEMS)
+        if env in names or "/" in env or "." in env or existing(env, where="env") is not None:
+            return env
+        near = nearest(env, names)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise ValueError(f"no problems are called {env!r} and no file is; {hint}names: {', '.join(names)}")
+
     @model_validator(mode="after")
     def _everything_given_is_acted_on(self) -> MathRlConfig:
         """A setting that would do nothing with this environment, or without a penalty, is refused."""
@@ -93,7 +107,7 @@ class MathRlConfig(TrainingSettings):
 
     def generated(self) -> bool:
         """Whether problems come from no dataset."""
-        return self.env == "arithmetic"
+        return self.env == _GENERATED
 
     def problems(self) -> tuple[DatasetRef | None, DatasetRef | None]:
         """The training and the held-out problems, where they come from a dataset."""
@@ -128,24 +142,26 @@ class MathRl(Recipe[MathRlConfig]):
         """Try each problem several times, learn from the better attempts, watch held-out reward and accuracy."""
         train, held_out = config.problems()
         evaluate = held_out is not None or (config.generated() and config.held_out > 0)
-        options = ReinforcementOptions(
-            renderer=renderer_of(config.model, config.renderer),
-            data=train is not None,
-            **config.environment(),
-            group_size=config.group_size,
-            max_tokens=config.max_tokens,
-            temperature=config.temperature,
-            max_steps_off_policy=config.max_steps_off_policy,
-            num_substeps=config.num_substeps,
-            stream_minibatches=config.stream_minibatches,
-            kl_penalty_coef=config.kl_penalty_coef,
-            kl_discount_factor=config.kl_discount_factor,
-            remove_constant_reward_groups=config.remove_constant_reward_groups,
-            compute_post_kl=config.compute_post_kl,
-            on_error=config.on_error,
-            log_groups=config.log_groups,
-            evaluate=evaluate,
-            eval_temperature=config.eval_temperature,
+        options = ReinforcementOptions.parse(
+            {
+                "renderer": renderer_of(config.model, config.renderer),
+                "data": train is not None,
+                **config.environment(),
+                "group_size": config.group_size,
+                "max_tokens": config.max_tokens,
+                "temperature": config.temperature,
+                "max_steps_off_policy": config.max_steps_off_policy,
+                "num_substeps": config.num_substeps,
+                "stream_minibatches": config.stream_minibatches,
+                "kl_penalty_coef": config.kl_penalty_coef,
+                "kl_discount_factor": config.kl_discount_factor,
+                "remove_constant_reward_groups": config.remove_constant_reward_groups,
+                "compute_post_kl": config.compute_post_kl,
+                "on_error": config.on_error,
+                "log_groups": config.log_groups,
+                "evaluate": evaluate,
+                "eval_temperature": config.eval_temperature,
+            }
         )
         return Experiment(
             id=config.name or self.name,

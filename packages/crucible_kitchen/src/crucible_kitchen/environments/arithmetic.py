@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
 
 from crucible_datasets import example_id
-from crucible_ir import Contract, DataError, DatasetSnapshot
+from crucible_ir import ConfigError, Contract, DataError, DatasetSnapshot, Problem
+from crucible_kitchen.engine.context import PlanContext
 from crucible_kitchen.environments.batched import BatchedProblems
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
 from crucible_train.renderers import Message, Renderer
@@ -21,6 +22,7 @@ from crucible_train.rl import (
     arithmetic_env,
     operands,
 )
+from crucible_train.seeds import generator
 
 __all__ = ["Arithmetic", "ArithmeticOptions"]
 
@@ -29,6 +31,9 @@ _EXAMPLE = (
     Message(role="assistant", content="9"),
 )
 """The worked example that upstream's arithmetic environment puts before every question."""
+
+_BELOW = 101
+"""Operands are below it."""
 
 _SUM = re.compile(r"What is (\d+) \+ (\d+)\?")
 
@@ -39,7 +44,7 @@ class ArithmeticOptions(Contract):
     n_batches: int = Field(default=100, ge=1)
     """Batches of generated sums; upstream's sums for the same number of the batch."""
     held_out: int = Field(default=0, ge=0)
-    """Held-out sums, when no held-out dataset is named; drawn beyond the batches that are trained on."""
+    """Held-out sums, when no held-out dataset is named; none of them is among those that are trained on."""
     fewshot: bool = True
     """Put a worked example before each question."""
     require_stop_sequence: bool = True
@@ -51,13 +56,29 @@ class Arithmetic(Environment):
 
     options_model = ArithmeticOptions
 
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """Training leaves as many sums as are to be held out.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        experiment = plan.experiment
+        if experiment.training and experiment.dataset is None and experiment.eval_dataset is None:
+            self._unseen(self._generated(experiment.training.batch_size))
+        return []
+
     def build(self, material: Material) -> Environments:
-        """Sums of the datasets (questions ``What is x + y?``) that are named, generated ones otherwise."""
-        options: ArithmeticOptions = self.options
+        """Sums of the datasets (questions ``What is x + y?``) that are named, generated ones otherwise.
+
+        Raises:
+            ConfigError: training does not leave as many sums as are to be held out.
+        """
         if material.held_out is not None:
             pairs = _sums(material.held_out)
+        elif material.rows is not None:
+            pairs = self._unseen(_sums(material.rows))
         else:
-            pairs = operands(options.n_batches, options.held_out)
+            pairs = self._unseen(self._generated(material.groups_per_batch))
         held_out = [self._env(x, y, material.renderer) for x, y in dict.fromkeys(pairs)]
         return Environments(
             train=self._train(material),
@@ -87,6 +108,23 @@ class Arithmetic(Environment):
             require_stop_sequence=self.options.require_stop_sequence,
         )
 
+    def _generated(self, batch_size: int) -> Iterable[tuple[int, int]]:
+        return (pair for batch in range(self.options.n_batches) for pair in operands(batch, batch_size))
+
+    def _unseen(self, trained: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The first of all sums, in a fixed order, that are not trained on."""
+        count, seen = self.options.held_out, set[tuple[int, int]]()
+        for pair in trained if count else ():
+            seen.add(pair)
+            if len(seen) > _BELOW**2 - count:
+                raise ConfigError(
+                    what=f"training leaves fewer than {count} of the {_BELOW**2} sums to hold out",
+                    where="held_out",
+                    remedy="give fewer n_batches or held_out, or held_out=0",
+                )
+        order = generator(0, "arithmetic/held_out").permutation(_BELOW**2).tolist()
+        return [pair for pair in (divmod(place, _BELOW) for place in order) if pair not in seen][:count]
+
     def _prefix(self) -> tuple[Message, ...]:
         return _EXAMPLE if self.options.fewshot else ()
 
@@ -98,7 +136,7 @@ class Arithmetic(Environment):
 
 def _sums(snapshot: DatasetSnapshot) -> list[tuple[int, int]]:
     found = []
-    for number, row in enumerate(snapshot.rows):
+    for number, row in enumerate(snapshot.rows, start=1):
         match = _SUM.fullmatch(_question(row))
         if match is None:
             raise DataError(

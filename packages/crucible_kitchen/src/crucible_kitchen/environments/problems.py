@@ -51,7 +51,11 @@ class MathProblems(Environment):
         return []
 
     def build(self, material: Material) -> Environments:
-        """Problems in the order of the rows; held-out ones if a dataset of them is named."""
+        """Problems in the order of the rows; held-out ones if a dataset of them is named.
+
+        Raises:
+            DataError: a row is no problem; found here, not in the middle of the run.
+        """
         if material.rows is None or material.bridge is None:
             raise AdapterError(
                 what="problems need rows and a bridge to their judges",
@@ -61,6 +65,8 @@ class MathProblems(Environment):
         options: MathProblemsOptions = self.options
         grader = MathGrader(material.bridge, rules=options.rules, timeout_s=options.grading_timeout_s)
         train = self._dataset(material, material.rows, grader)
+        for _ in train.problems:
+            pass  # reading a row is what finds it wrong
         held_out: list[HeldOutProblem] = []
         if material.held_out is not None:
             measured = self._dataset(material, material.held_out, grader)

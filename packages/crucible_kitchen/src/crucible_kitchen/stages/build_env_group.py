@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -11,7 +12,7 @@ from crucible_ir.json_values import JsonObject
 from crucible_kitchen.catalog import environment
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.environments.environment import Environment, Material
+from crucible_kitchen.environments.environment import Environment, Environments, Material
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     DATASET,
@@ -75,7 +76,7 @@ class BuildEnvGroup(Stage):
             held_out=ctx.get(EVAL_DATASET) if experiment.eval_dataset is not None else None,
             bridge=ctx.port("python_bridge") if ctx.has_port("python_bridge") else None,
         )
-        made = self._environment("env_options").build(material)
+        made = _once_each(ctx, self._environment("env_options").build(material))
         if len(made.train) == 0:
             raise ConfigError(
                 what="no problem to train on", where="dataset", remedy="look at limit and mapping"
@@ -99,3 +100,14 @@ class BuildEnvGroup(Stage):
     def _environment(self, where: str) -> Environment:
         kind = environment(self.options.env)
         return kind(kind.options_model.parse(dict(self.options.env_options), where=where))
+
+
+def _once_each(ctx: StageContext, made: Environments) -> Environments:
+    """Held-out problems of one identity are one problem: records are paired by it."""
+    first = {problem.example_id: problem for problem in reversed(made.held_out)}
+    kept = [problem for problem in made.held_out if first[problem.example_id] is problem]
+    again = len(made.held_out) - len(kept)
+    if again:
+        message = f"{again} held-out problems stand there again and are tried once"
+        ctx.emit(EventType.LOG, {"level": "warning", "message": message})
+    return replace(made, held_out=kept)

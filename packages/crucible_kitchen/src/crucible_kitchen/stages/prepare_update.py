@@ -8,7 +8,7 @@ from crucible_ir import Contract, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Key, Stage
 from crucible_kitchen.stages.keys import BATCH, ROLLOUT_DATA, TRAINED
-from crucible_train.losses import find_loss
+from crucible_train.losses import LOSSES
 from crucible_train.rl import inputs_for_loss
 from crucible_train.types import Datum
 
@@ -36,16 +36,11 @@ class PrepareUpdate(Stage):
     options_model = PrepareUpdateOptions
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
-        """The loss is one that reads advantages, with settings that it has.
-
-        Raises:
-            ConfigError: there is no such loss, or a setting is unknown or missing.
-        """
+        """The loss is one that reads advantages; whether there is such a loss, the session looks."""
         training = plan.experiment.training
-        if training is None:
+        spec = LOSSES.get(training.loss) if training else None
+        if training is None or spec is None:
             return []
-        spec = find_loss(training.loss)
-        spec.check(training.loss_config)
         lacking = sorted(set(spec.inputs) - _ROLLED)
         if not lacking:
             return []
