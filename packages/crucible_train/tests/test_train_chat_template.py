@@ -302,6 +302,20 @@ def test_messages_that_become_one_turn_are_told_apart() -> None:
     assert "assistant\n[b<|im_end|>]" in shown(renderer, CHAT[:3], TrainOnWhat.ALL_ASSISTANT_MESSAGES)
 
 
+def quotes(rows: Rows, prompt: bool) -> str:
+    """The last question stands in the answer, and nowhere else."""
+    if not prompt and len(rows) > 1 and rows[-1]["role"] == "assistant" and rows[-2]["role"] == "user":
+        asked = {**rows[-2], "content": ""}
+        said = {**rows[-1], "content": f"({rows[-2]['content']}) {rows[-1]['content']}"}
+        return chatml([*rows[:-2], asked, said], prompt)
+    return chatml([{**row, "content": ""} if row is rows[-1] else row for row in rows], prompt)
+
+
+def test_an_answer_with_another_message_in_it_is_refused() -> None:
+    with pytest.raises(RenderError, match=r"messages\[1\]: .*puts messages\[0\] into it"):
+        renderer_of(quotes).build_supervised_example([user("a"), answer("b")])
+
+
 def says_more(rows: Rows, prompt: bool) -> str:
     """A system message by default, and no prompt but the end of the question."""
     system = (

@@ -41,7 +41,7 @@ class RenderRequest(Contract):
     """Folder or hub id; ``tiny`` is the bundled model."""
     renderer: str | None = None
     """None takes the one that belongs to the model."""
-    conversations: tuple[GivenConversation, ...] = ()
+    conversations: tuple[GivenConversation, ...] = Field(default=(), max_length=1000)
     """None given: the built-in ones."""
     train_on_what: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES
     current_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
@@ -64,7 +64,10 @@ class ShownToken(Contract):
 
 
 class CheckedSequence(Contract):
-    """The example or the prompt, by renderer and template; tokens around the first difference."""
+    """The example or the prompt, by renderer and template.
+
+    Tokens are those around the first difference; where there is none, all of the renderer's.
+    """
 
     part: Literal["example", "prompt"]
     equal: bool

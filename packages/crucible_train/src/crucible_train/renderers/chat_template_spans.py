@@ -37,6 +37,9 @@ def answer_spans(chat: ChatText, index: int, stops: Sequence[str]) -> list[Span]
     early = [stop for stop in stops if chat.text.find(stop, start, place.end) >= 0]
     if early:
         raise _untrainable(chat, index, f"has the end mark {early[0]!r} in the middle of it")
+    inside = [n for n, other in enumerate(chat.places) if n != index and other and start <= other.start < end]
+    if inside:
+        raise _untrainable(chat, index, f"puts {chat.draft.where(inside[0])} into it")
     if chat.generated is None:
         return [(start, end)]
     marked = [(max(a, start), min(b, end)) for a, b in chat.generated if a < end and b > start]
