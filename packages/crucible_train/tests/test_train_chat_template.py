@@ -100,6 +100,34 @@ def test_all_tokens_carry_loss_but_the_beginning() -> None:
     assert renderer_of(chatml).bos_tokens == ()
 
 
+def test_a_beginning_within_the_conversation_carries_no_loss_either() -> None:
+    def begins_every_turn(rows: Rows, prompt: bool) -> str:
+        """As Llama 2: every question has a beginning of its own."""
+        texts = [
+            ("<|begin_of_text|>" if row["role"] == "user" else "") + chatml([row], False) for row in rows
+        ]
+        return "".join(texts) + ("<|im_start|>assistant\n" if prompt else "")
+
+    renderer = renderer_of(begins_every_turn)
+    tokens, weights = renderer.build_supervised_example(CHAT, TrainOnWhat.ALL_TOKENS)
+    beginning = renderer.tokenizer.bos_token_id
+    assert [w for t, w in zip(tokens.to_ints(), weights, strict=True) if t == beginning] == [0.0, 0.0]
+    assert weights.sum() == tokens.length - 2
+
+
+def test_a_beginning_that_is_the_end_mark_too_is_trained_as_the_end_mark() -> None:
+    def as_gpt2(rows: Rows, prompt: bool) -> str:
+        text = chatml(rows, prompt).replace("<|im_end|>\n", "<|begin_of_text|>")
+        return "<|begin_of_text|>" + text
+
+    renderer = renderer_of(as_gpt2)
+    assert renderer.stop_sequences == (renderer.tokenizer.bos_token_id,)
+    assert "[b<|begin_of_text|>]" in shown(renderer, CHAT, TrainOnWhat.ALL_ASSISTANT_MESSAGES)
+    weights = renderer.build_supervised_example(CHAT, TrainOnWhat.ALL_TOKENS).weights
+    assert weights[0] == 0
+    assert weights[1:].all()
+
+
 def test_customized_trains_what_says_so_and_every_message_must_say() -> None:
     renderer = renderer_of(chatml)
     chat = [user("a", trainable=True), answer("b", trainable=False)]

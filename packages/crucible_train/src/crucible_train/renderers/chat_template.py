@@ -185,8 +185,13 @@ class ChatTemplateRenderer(Renderer):
             np.array([any(a <= start < b for a, b in spans) for start in starts], dtype=np.float32),
             np.array([len(part) for part in parts], dtype=np.int64),
         )
-        if ids and ids[0] == self.tokenizer.bos_token_id:
-            weights[0] = 0.0
+        bos = self.tokenizer.bos_token_id
+        if (
+            bos in self.stop_sequences
+        ):  # one token begins texts and ends answers: only the first is a beginning
+            weights[:1] *= ids[:1] != [bos]
+        elif bos is not None:
+            weights[np.array(ids) == bos] = 0.0
         return SupervisedExample(ModelInput((text_chunk(ids),)), weights)
 
     def _draft(self, messages: Sequence[Message]) -> Draft:
