@@ -1,0 +1,223 @@
+"""What a service is paid for: tokens counted, priced where prices are known, and never beyond a cap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from crucible_ir.errors import ConfigError, Problem, nearest
+
+__all__ = ["Estimate", "Ledger", "Prices", "Tokens", "read_prices"]
+
+_MILLION = 1_000_000
+_EVERY_MODEL = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Numbers of tokens by what was done with them.
+
+    ``trained`` went through forward and backward, ``scored`` through forward alone, ``prefilled`` are prompts of
+    samples (each prompt once, however many samples it has), ``sampled`` are continuations.
+    """
+
+    trained: int = 0
+    scored: int = 0
+    prefilled: int = 0
+    sampled: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        """The sum, kind by kind."""
+        return Tokens(**{name: mine + getattr(other, name) for name, mine in self.counts().items()})
+
+    def counts(self) -> dict[str, int]:
+        """Number by kind."""
+        return {field.name: int(getattr(self, field.name)) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """US dollars per million tokens. ``score`` None is the price of training, the dearest that it can be."""
+
+    train: float
+    prefill: float
+    sample: float
+    score: float | None = None
+
+    def cost(self, tokens: Tokens) -> float:
+        """US dollars."""
+        score = self.train if self.score is None else self.score
+        return (
+            tokens.trained * self.train
+            + tokens.scored * score
+            + tokens.prefilled * self.prefill
+            + tokens.sampled * self.sample
+        ) / _MILLION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Tokens that work will take, and what they cost; None where no price is given."""
+
+    tokens: Tokens
+    usd: float | None
+
+    def __str__(self) -> str:
+        """One phrase: the tokens and the price, or that it is unknown."""
+        said = ", ".join(f"{count:,} {kind}" for kind, count in self.tokens.counts().items() if count)
+        price = "unknown (the manifest gives no price)" if self.usd is None else f"{self.usd:.2f} USD"
+        return f"{said or 'no tokens'}: {price}"
+
+
+def read_prices(table: Mapping[str, Any], *, where: str) -> dict[str, Prices]:
+    """Prices by model from a manifest's table; ``*`` stands for every model that is not named.
+
+    Raises:
+        ConfigError: an entry that is no price; every problem at once.
+    """
+    known = [field.name for field in fields(Prices)]
+    problems: list[Problem] = []
+    found: dict[str, Prices] = {}
+    for model, entry in table.items():
+        path = f"{where}.{model}"
+        if not isinstance(entry, Mapping):
+            problems.append(
+                Problem(
+                    path=path, message="not a table", remedy="give { train = …, prefill = …, sample = … }"
+                )
+            )
+            continue
+        wrong = [
+            Problem(
+                path=f"{path}.{name}",
+                message=f"{value!r} is not a price" if name in known else f"there is no price {name!r}",
+                remedy="give US dollars per million tokens"
+                if name in known
+                else f"did you mean {nearest(name, known) or 'train'!r}?",
+            )
+            for name, value in entry.items()
+            if name not in known or not _is_price(value)
+        ]
+        wrong += [
+            Problem(path=f"{path}.{name}", message="missing", remedy="give US dollars per million tokens")
+            for name in ("train", "prefill", "sample")
+            if name not in entry
+        ]
+        problems += wrong
+        if not wrong:
+            found[model] = Prices(**{name: float(value) for name, value in entry.items()})
+    if problems:
+        raise ConfigError(problems=problems)
+    return found
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+class Ledger:
+    """Counts what is used, holds it under ``cap_usd``, and may be asked from any thread.
+
+    Work reserves the most that it can cost before it is submitted, and settles with what it took when it is done. Work
+    that failed was perhaps done: what it reserved stays counted.
+    """
+
+    def __init__(self, prices: Mapping[str, Prices], cap_usd: float | None) -> None:
+        if cap_usd is not None and not prices:
+            raise ConfigError(
+                what="a spending cap without prices cannot be held",
+                where="spending_cap_usd",
+                remedy="give prices (US dollars per million tokens), or leave the cap out",
+            )
+        if cap_usd is not None and not (cap_usd >= 0):
+            raise ConfigError(what=f"{cap_usd}", where="spending_cap_usd", remedy="give US dollars ≥ 0")
+        self._prices = dict(prices)
+        self._cap = cap_usd
+        self._lock = threading.Lock()
+        self._used: dict[str, Tokens] = {}
+        self._reserved = 0.0
+
+    def prices(self, model: str) -> Prices | None:
+        """Prices of a model, if they are given."""
+        return self._prices.get(model, self._prices.get(_EVERY_MODEL))
+
+    def require_price(self, model: str) -> None:
+        """Under a cap, every model that is used has a price.
+
+        Raises:
+            ConfigError: this one has none.
+        """
+        if self._cap is not None and self.prices(model) is None:
+            raise ConfigError(
+                what=f"{model} has no price, so that the spending cap cannot be held",
+                where="prices",
+                remedy=f'add prices."{model}" to the options of the manifest',
+            )
+
+    def estimate(self, model: str, tokens: Tokens) -> Estimate:
+        """What ``tokens`` of a model would cost."""
+        prices = self.prices(model)
+        return Estimate(tokens=tokens, usd=None if prices is None else prices.cost(tokens))
+
+    def reserve(self, model: str, most: Tokens) -> float:
+        """Keep room for work; what it returns goes to ``settle``.
+
+        Raises:
+            ConfigError: the cap would be passed; nothing is reserved then.
+        """
+        self.require_price(model)
+        usd = self.estimate(model, most).usd or 0.0
+        with self._lock:
+            already = self._spent() + self._reserved
+            if self._cap is not None and already + usd > self._cap:
+                raise ConfigError(
+                    what=f"this call may cost {usd:.4f} USD, and {already:.4f} of {self._cap:.4f} USD are taken",
+                    where="spending_cap_usd",
+                    remedy="raise the cap in the manifest, then go on from the last checkpoint",
+                )
+            self._reserved += usd
+        return usd
+
+    def settle(self, model: str, reserved: float, used: Tokens) -> None:
+        """Count what was used in place of what was reserved."""
+        with self._lock:
+            self._reserved -= reserved
+            self._used[model] = self._used.get(model, Tokens()) + used
+
+    def release(self, reserved: float) -> None:
+        """Give back what was kept for work that was never submitted."""
+        with self._lock:
+            self._reserved -= reserved
+
+    def begin_from(self, model: str, tokens: Tokens) -> None:
+        """Take over what a run had used before this process; only while nothing is counted yet."""
+        with self._lock:
+            if not self._used:
+                self._used[model] = tokens
+
+    def used(self) -> Tokens:
+        """Tokens of all models."""
+        with self._lock:
+            return sum(self._used.values(), Tokens())
+
+    def usd(self) -> float | None:
+        """US dollars of all that was used; None where a used model has no price."""
+        with self._lock:
+            if any(self.prices(model) is None for model in self._used):
+                return None
+            return self._spent()
+
+    def metrics(self) -> dict[str, float]:
+        """``service/*_tokens``, and ``service/usd`` where it is known: totals so far."""
+        totals = {f"service/{kind}_tokens": float(count) for kind, count in self.used().counts().items()}
+        usd = self.usd()
+        return totals if usd is None or not self._prices else {**totals, "service/usd": usd}
+
+    def _spent(self) -> float:
+        return sum(
+            prices.cost(tokens)
+            for model, tokens in self._used.items()
+            if (prices := self.prices(model)) is not None
+        )
