@@ -160,7 +160,8 @@ def sample_pairs(run_dir: Path) -> list[SamplePair]:
     """Answers of the last sampling, beside those of the first where there are two; else attempts at problems."""
     files = sorted((run_dir / "results").glob("samples_*.jsonl"))
     if not files:
-        return _attempts(sorted((run_dir / "results").glob("reward_[0-9]*.jsonl")))
+        tried = (sorted((run_dir / "results").glob(f"{m}_[0-9]*.jsonl")) for m in ("reward", "teacher_kl"))
+        return next((found for files in tried if (found := _attempts(files))), [])
     first = {line["example_id"]: line for line in _lines(files[0])} if len(files) > 1 else {}
     return [
         SamplePair(
