@@ -1,18 +1,28 @@
-"""Off-policy distillation over a backend in numpy: the student learns what the teacher answers."""
+"""Off-policy distillation over a backend in numpy: the student learns what teachers answer, or would have said."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from crucible_ir import ConfigError, Experiment, NotFoundError, RunState
+from crucible_ir import ConfigError, DatasetRef, Experiment, NotFoundError, RunState, ServiceError
 from crucible_kitchen.api import Crucible
-from crucible_kitchen.reports.facts import held_out_gain
-from crucible_kitchen.workflows.distillation import DistillationOptions, distillation
-from crucible_testing.bench import plant_bigram, toy_experiment
+from crucible_kitchen.reports.facts import held_out_gain, held_out_gains
+from crucible_kitchen.workflows.distillation import DistillationOptions, TaughtSource, distillation
+from crucible_testing.backend import BigramBackend, BigramSampler, BigramTraining
+from crucible_testing.bench import chat_rows, plant_bigram, toy_experiment, write_chats
+from crucible_train.types import Datum
+
+TRACE = json.loads((Path(__file__).parent / "golden" / "distillation_traces.json").read_text())["off_policy"]
+SOFT: dict[str, Any] = {"answers": False, "n_teacher_targets": 8}
+EVERY = 257
+"""Soft targets that are the teacher's whole distribution."""
 
 
 @pytest.fixture
@@ -33,20 +43,40 @@ def teacher(crucible: Crucible, tmp_path: Path) -> str:
 
 
 def taught(
-    tmp_path: Path, weights: str | None, *, renderer: str = "role_colon", **changes: Any
+    tmp_path: Path,
+    weights: str | None,
+    *,
+    renderer: str = "role_colon",
+    options: dict[str, Any] | None = None,
+    more: Sequence[str] = (),
+    **changes: Any,
 ) -> Experiment:
+    """Whose further sources are taught by the base model."""
     plain = toy_experiment(tmp_path, **changes)
     model = plain.model
     assert model is not None
-    options = DistillationOptions(
-        renderer="role_colon",
-        teacher=model.uri or model.id,
-        teacher_weights=weights,
-        teacher_renderer=renderer,
-        teacher_max_tokens=12,
-        sample_prompts=0,
+    path = model.uri or model.id
+    settings = {
+        "teacher_weights": weights,
+        "teacher_renderer": renderer,
+        "teacher_max_tokens": 12,
+        "sample_prompts": 0,
+        "more": tuple(
+            TaughtSource(
+                name=name,
+                dataset=DatasetRef(id=write_chats(tmp_path / f"{name}.jsonl", chat_rows(9, first=40))),
+                eval_dataset=DatasetRef(id=write_chats(tmp_path / f"{name}_t.jsonl", chat_rows(3, first=60))),
+                teacher=path,
+                teacher_renderer="role_colon",
+            )
+            for name in more
+        ),
+    }
+    chosen = {"renderer": "role_colon", "teacher": path, **settings, **(options or {})}
+    options_of_workflow = DistillationOptions(**chosen)
+    return plain.model_copy(
+        update={"pipeline": distillation(options_of_workflow), "workflow": "distillation"}
     )
-    return plain.model_copy(update={"pipeline": distillation(options), "workflow": "distillation"})
 
 
 def answers_of(folder: Path) -> list[Any]:
@@ -118,3 +148,213 @@ def test_other_sampling_gives_other_answers(crucible: Crucible, tmp_path: Path, 
     other = taught(tmp_path, teacher)
     second = crucible.run(other.model_copy(update={"seed": other.seed + 1}))
     assert answers_of(folder_of(crucible, first.run_id)) != answers_of(folder_of(crucible, second.run_id))
+
+
+# --- soft targets ----------------------------------------------------------------------------------------------
+
+
+def rows_of(crucible: Crucible, run_id: str) -> list[tuple[int, Mapping[str, float]]]:
+    return [(row.step, row.metrics) for row in crucible.metrics(run_id).rows]
+
+
+def final_table(crucible: Crucible, run_id: str) -> bytes:
+    return (folder_of(crucible, run_id) / "checkpoints" / "final" / "weights.npy").read_bytes()
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Datum]]:
+    """The data of every forward and backward pass, in order."""
+    seen: list[list[Datum]] = []
+    plain = BigramTraining.forward_backward
+
+    def noted(self: BigramTraining, data: Sequence[Datum], *rest: Any) -> Any:
+        seen.append(list(data))
+        return plain(self, data, *rest)
+
+    monkeypatch.setattr(BigramTraining, "forward_backward", noted)
+    return seen
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_soft_targets_bring_the_student_closer_to_the_teacher(
+    crucible: Crucible, tmp_path: Path, teacher: str, answers: bool
+) -> None:
+    options = {**SOFT, "answers": answers}
+    record = crucible.run(taught(tmp_path, teacher, options=options, epochs=6, eval_every=100))
+    folder = folder_of(crucible, record.run_id)
+    gains = {gain.measure.prefix: gain for gain in held_out_gains(folder)}
+    assert set(gains) == {"nll", "teacher_kl"}
+    assert gains["teacher_kl"].difference.interval.low > 0
+    assert gains["teacher_kl"].after >= 0
+    assert (folder / "results" / "teacher_train.jsonl").exists() is answers
+    losses = [row["train/loss:sum"] for _, row in rows_of(crucible, record.run_id) if "train/loss:sum" in row]
+    assert losses[-1] < losses[0]
+
+
+def test_a_position_keeps_the_weight_that_it_has_for_plain_targets(
+    crucible: Crucible, tmp_path: Path, teacher: str, trained: list[list[Datum]]
+) -> None:
+    crucible.run(taught(tmp_path, teacher, options=SOFT))
+    soft = list(trained)
+    trained.clear()
+    crucible.run(taught(tmp_path, teacher, options={"n_teacher_targets": 0}))
+    for batch in soft:
+        for datum in batch:
+            assert datum.weights.shape == (datum.model_input.length, 8)
+            assert datum.num_loss_tokens == pytest.approx(1.0)
+            counted = datum.weights.sum(axis=1)
+            assert len(set(np.round(counted[counted > 0], 6).tolist())) == 1
+    assert all(datum.num_loss_tokens == pytest.approx(1.0) for batch in trained for datum in batch)
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_the_whole_distribution(
+    crucible: Crucible, tmp_path: Path
+) -> None:
+    options = {**SOFT, "n_teacher_targets": EVERY}
+    record = crucible.run(taught(tmp_path, None, options=options, eval_every=1, learning_rate=0.0))
+    rows = [row for _, row in rows_of(crucible, record.run_id)]
+    for name in ("test/teacher_kl", "teacher_kl", "unclipped_grad_l2:mean"):
+        found = [row[name] for row in rows if name in row]
+        assert len(found) >= 4
+        assert found == pytest.approx([0.0] * len(found), abs=1e-6)
+
+
+def test_a_learning_rate_of_zero_leaves_the_distance_as_it_was(
+    crucible: Crucible, tmp_path: Path, teacher: str
+) -> None:
+    record = crucible.run(taught(tmp_path, teacher, options=SOFT, learning_rate=0.0, eval_every=2))
+    found = {
+        row["test/teacher_kl"] for _, row in rows_of(crucible, record.run_id) if "test/teacher_kl" in row
+    }
+    assert len(found) == 1
+
+
+def test_rows_of_soft_targets_have_upstreams_names(crucible: Crucible, tmp_path: Path, teacher: str) -> None:
+    record = crucible.run(taught(tmp_path, teacher, options=SOFT, held_out=0))
+    for step, row in rows_of(crucible, record.run_id):
+        assert set(TRACE["metric_names"]) - {"step"} <= set(row)
+        assert (row["batch_size"], row["progress/done_frac"]) == (4, (step + 1) / 4)
+        assert row["train/loss:sum"] == pytest.approx(
+            row["train_mean_nll"] * row["num_loss_tokens"], rel=1e-5
+        )
+
+
+def test_the_teacher_is_asked_once_per_example_before_each_step(
+    crucible: Crucible, tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def noted(kind: type, name: str) -> None:
+        plain = getattr(kind, name)
+
+        def call(self: Any, *given: Any, **named: Any) -> Any:
+            calls.append(name if "topk_prompt_logprobs" not in named else f"{named['topk_prompt_logprobs']}")
+            return plain(self, *given, **named)
+
+        monkeypatch.setattr(kind, name, call)
+
+    noted(BigramSampler, "sample")
+    noted(BigramTraining, "forward_backward")
+    noted(BigramTraining, "optim_step")
+    crucible.run(taught(tmp_path, teacher, options={**SOFT, "evaluate": False, "n_teacher_targets": 4}))
+    names = {"asample": "4", "forward_backward": "forward_backward", "optim_step": "optim_step"}
+    theirs = [names[r.split("[")[0].split()[0]] for r in TRACE["requests"] if r.startswith(tuple(names))]
+    assert theirs[:3] == ["4", "forward_backward", "optim_step"]
+    assert calls == [*["4"] * 4, *theirs[1:3]] * 4
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("options", [SOFT, {"n_teacher_targets": 8}, {}], ids=str)
+def test_a_resumed_run_of_several_teachers_equals_an_uninterrupted_one(
+    crucible: Crucible,
+    tmp_path: Path,
+    teacher: str,
+    trained: list[list[Datum]],
+    step: int,
+    options: dict[str, Any],
+) -> None:
+    experiment = taught(
+        tmp_path, teacher, options=options, more=["b"], epochs=2, save_every=1, eval_every=2, submit_ahead=0
+    )
+    whole = crucible.run(experiment)
+    submitted = [[datum.model_input.to_ints() for datum in batch] for batch in trained]
+    trained.clear()
+
+    def stop(what: str, data: Any) -> None:
+        if what == "checkpoint.saved" and data["step"] == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Exception, match="was interrupted"):
+        Crucible(crucible.service.home.root, listeners=(stop,)).run(experiment)
+    resumed = crucible.resume(crucible.list(limit=1).runs[0].run_id)
+    assert rows_of(crucible, resumed.run_id) == rows_of(crucible, whole.run_id)
+    assert final_table(crucible, resumed.run_id) == final_table(crucible, whole.run_id)
+    assert [[datum.model_input.to_ints() for datum in batch] for batch in trained] == submitted
+
+
+# --- several teachers ------------------------------------------------------------------------------------------
+
+
+def test_each_source_gives_its_share_of_a_batch_and_is_taught_by_its_own_teacher(
+    crucible: Crucible, tmp_path: Path, teacher: str, trained: list[list[Datum]]
+) -> None:
+    options = {**SOFT, "n_teacher_targets": EVERY, "weight": 3.0}
+    record = crucible.run(taught(tmp_path, teacher, options=options, more=["b"], eval_every=100))
+    assert record.total_steps == 5  # 16 rows, 3 a batch, are used up before 9 rows, 1 a batch
+    texts = [[bytes(datum.model_input.to_ints()).decode() for datum in batch] for batch in trained]
+    numbers = [[int(text.partition("q")[2].split()[0]) for text in batch] for batch in texts]
+    assert all([number >= 40 for number in batch] == [False, False, False, True] for batch in numbers)
+    used = [number for batch in numbers for number in batch]
+    assert len(set(used)) == len(used)
+    lines = (
+        (folder_of(crucible, record.run_id) / "results" / "teacher_kl_000000.jsonl").read_text().splitlines()
+    )
+    scores = [json.loads(line)["score"] for line in lines]
+    assert min(scores[:6]) > 1e-3
+    assert scores[6:] == pytest.approx([0.0] * 3, abs=1e-6)  # taught by what the student still is
+
+
+def test_every_source_is_answered_by_its_teacher(crucible: Crucible, tmp_path: Path, teacher: str) -> None:
+    record = crucible.run(taught(tmp_path, teacher, more=["b"]))
+    said = [e.data for e in crucible.events(record.run_id).events if e.type == "teacher.sampled"]
+    assert [(data["role"], data["rows"]) for data in said] == [
+        ("train", 16),
+        ("held_out", 6),
+        ("train_1", 9),
+        ("held_out_1", 3),
+    ]
+    assert said[0]["teacher"] != said[2]["teacher"]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_with_nothing_to_do_a_batch_too_small_and_a_source_too_short_are_named(
+    crucible: Crucible, tmp_path: Path, teacher: str
+) -> None:
+    with pytest.raises(ValueError, match="neither answers nor gives targets"):
+        taught(tmp_path, teacher, options={"answers": False})
+    with pytest.raises(ConfigError, match="leaves 0 rows for the last of 2 sources"):
+        crucible.plan(taught(tmp_path, teacher, more=["b"], batch_size=1))
+    with pytest.raises(ConfigError, match="batch of 10 is larger than the 9 rows"):
+        crucible.plan(taught(tmp_path, teacher, more=["b"], batch_size=20))
+
+
+def test_a_backend_that_does_not_name_the_likeliest_tokens_is_refused(
+    crucible: Crucible, tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = BigramBackend.capabilities
+    monkeypatch.setattr(
+        BigramBackend, "capabilities", lambda self: replace(plain(self), topk_prompt_logprobs=False)
+    )
+    with pytest.raises(ConfigError, match="lacks topk_prompt_logprobs"):
+        crucible.plan(taught(tmp_path, teacher, options=SOFT))
+    assert crucible.run(taught(tmp_path, teacher)).state is RunState.COMPLETED
+
+
+def test_a_teacher_that_keeps_silent_stops_the_run(
+    crucible: Crucible, tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BigramSampler, "_likeliest", lambda self, tokens, count: None)
+    with pytest.raises(ServiceError, match="does not say which tokens are likeliest"):
+        crucible.run(taught(tmp_path, teacher, options=SOFT))
