@@ -135,6 +135,19 @@ def test_absence_truth_and_token_ids_stay_in_fields_named_like_secrets() -> None
     assert redact(value) == value
 
 
+def test_the_name_of_a_variable_that_holds_a_secret_stays() -> None:
+    options = {"api_key": {"env": "TINKER_API_KEY"}, "password": {"env": "X9"}}
+    assert redact(options) == options
+    assert redact(options, ["TINKER_API_KEY"])["api_key"] == {"env": "[redacted]"}
+
+
+@pytest.mark.parametrize(
+    "value", [{"env": "hunter2 "}, {"env": "lower"}, {"env": "A", "value": "b"}, {"env": 3}, {"file": "A"}]
+)
+def test_what_only_looks_like_the_name_of_a_variable_goes(value: object) -> None:
+    assert redact({"api_key": value}) == {"api_key": "[redacted]"}
+
+
 def test_a_planted_secret_goes_from_long_text_keys_nested_lists_and_bytes() -> None:
     value = {
         "text": "x" * 5000 + PLANTED + "y" * 5000,

@@ -62,6 +62,7 @@ _NAMED = re.compile(
 _PASSWORD = re.compile(
     r"(\b(?:password|passwd|passphrase|api[_-]?key)\s*:\s*)(?!\[redacted\])[^\s\"',;]+", re.IGNORECASE
 )
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HINT = re.compile(
     r"://|hf_|sk-|tml-|gh[opsur]_|github_|glpat-|xox|AIza|AKIA|ASIA|AROA|AIDA|AGPA|eyJ|PRIVATE KEY"
     r"|bearer|authorization|key|token|passw|pwd|passphrase|secret",
@@ -107,6 +108,14 @@ def _planted(secrets: Collection[str]) -> re.Pattern[str] | None:
     return re.compile(
         "|".join(re.escape(text) for text in sorted(known, key=lambda text: (-len(text), text)))
     )
+
+
+def _is_reference(item: Any) -> bool:
+    """Whether ``item`` is ``{"env": "NAME"}``: the name of a variable, and not what it holds."""
+    if not isinstance(item, Mapping) or set(item) != {"env"}:
+        return False
+    name = item["env"]
+    return isinstance(name, str) and _VARIABLE.fullmatch(name) is not None
 
 
 def _hidden(name: str, item: Any) -> Any:
@@ -171,7 +180,7 @@ class Redactor:
             while name in out:
                 count += 1
                 name = f"{self(key)} {count}"
-            secret = isinstance(key, str) and is_secret_name(key)
+            secret = isinstance(key, str) and is_secret_name(key) and not _is_reference(item)
             out[name] = _hidden(key, item) if secret else self(item)
         return out
 
@@ -181,6 +190,7 @@ def redact(value: Any, secrets: Collection[str] = ()) -> Any:
 
     Replaced are the given ``secrets`` (as they are, JSON-escaped or percent-encoded), well-known shapes
     (``hf_…``, ``sk-…``, ``tml-…``, GitHub, Slack, Google and AWS keys, JWTs, private keys, ``Bearer …``),
-    ``user:password@`` in URLs, ``token=…`` in text, and the values of fields named like secrets.
+    ``user:password@`` in URLs, ``token=…`` in text, and the values of fields named like secrets,
+    unless they only name a variable (``{"env": "NAME"}``).
     """
     return Redactor(secrets=frozenset(secrets))(value)
