@@ -12,6 +12,7 @@ from crucible_train.distillation import (
     incorporate_teacher_kl,
     mixed_batch,
     soft_target_datum,
+    soft_target_kl,
     source_counts,
 )
 from crucible_train.losses import cross_entropy, importance_sampling
@@ -103,6 +104,43 @@ def test_shares_by_hand() -> None:
     found = soft_target_datum(source("none"), teacher, 2)
     np.testing.assert_allclose(found.weights, [[0, 0], [0.75, 0.25], [1, 0], [2, 0]], rtol=1e-6)
     assert found.target_tokens.tolist() == [[2, 2], [7, 8], [1, 1], [1, 1]]
+
+
+def test_the_distance_by_hand() -> None:
+    teacher = [None, None, [(7, np.log(0.6)), (8, np.log(0.2))], *[[(1, 0.0)]] * 2]
+    found = soft_target_datum(source("none"), teacher, 2)  # weights 0, 1, 1, 2
+    logprobs = np.log([[0.1, 0.1], [0.5, 0.25], [0.5, 0.1], [0.25, 0.1]])
+    first = 0.75 * np.log(0.75 / 0.5)  # the second token has the share that the student gives it
+    expected = (first + np.log(1 / 0.5) + 2 * np.log(1 / 0.25)) / 4
+    assert soft_target_kl([logprobs], [found.weights]) == pytest.approx(expected, rel=1e-6)
+    assert soft_target_kl([logprobs] * 2, [found.weights] * 2) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_the_distance_is_never_negative_and_none_from_a_teacher_that_is_the_student(
+    seed: int, n_targets: int
+) -> None:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    student, other = (np.log(rng.dirichlet(np.ones(6), size=4)) for _ in range(2))
+
+    def distance(teacher: np.ndarray, count: int) -> float:
+        ordered = [sorted(enumerate(row), key=lambda pair: -pair[1]) for row in teacher]
+        datum = soft_target_datum(source(), [None, *ordered], count)
+        taken = np.take_along_axis(student, datum.target_tokens, axis=1)
+        return soft_target_kl([taken], [datum.weights])
+
+    assert distance(other, n_targets) >= 0
+    assert distance(student, 6) == pytest.approx(0, abs=1e-6)
+    whole = distance(other, 6)  # the plain divergence, by weight of position
+    weights = source().weights
+    plain = np.sum(np.exp(other) * (other - student), axis=1)
+    assert whole == pytest.approx(float(np.sum(weights * plain) / weights.sum()), rel=1e-4, abs=1e-6)
+
+
+def test_a_distance_without_weights_is_none_and_other_shapes_are_named() -> None:
+    assert np.isnan(soft_target_kl([np.zeros((2, 3))], [np.zeros((2, 3))]))
+    with pytest.raises(DataError, match=r"weights of shape \(2, 3\) for logprobs of shape \(2, 2\)"):
+        soft_target_kl([np.zeros((2, 2))], [np.zeros((2, 3))])
 
 
 def test_a_teacher_that_is_silent_where_it_matters_is_named() -> None:
