@@ -117,7 +117,9 @@ class DistillationConfig(SourceSettings, SupervisedConfig):
         mode, more = given.get("mode", "off_policy"), given.get("more", ())
         usual = _USUAL.get(mode, {}) if isinstance(mode, str) else {}
         if isinstance(more, list | tuple):
-            given = given | {"more": [filled(one, mode) for one in more]}
+            named = [isinstance(one, dict) and "dataset" in one for one in more]
+            filled_in = [filled(one, mode) if has else one for one, has in zip(more, named, strict=True)]
+            given = given | {"more": filled_in}
         return usual | filled(given, mode)
 
     @model_validator(mode="after")
