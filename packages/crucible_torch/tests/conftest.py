@@ -81,6 +81,18 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("gpt2"), "gpt2", **GPT2)
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of 512 positions: tied output layer, transposed layers with biases, sliding window."""
+    folder = tmp_path_factory.mktemp("long")
+    wide = {**QWEN3, "max_position_embeddings": 512}
+    return {
+        "qwen3": write_model(folder / "qwen3", "qwen3", **wide, tie_word_embeddings=True),
+        "gpt2": write_model(folder / "gpt2", "gpt2", **{**GPT2, "n_positions": 512}),
+        "mistral": write_model(folder / "mistral", "mistral", **wide, sliding_window=20),
+    }
+
+
 @pytest.fixture
 def make_backend() -> Iterator[Callable[..., LocalBackend]]:
     """Makes engines on the CPU and closes them after the test."""

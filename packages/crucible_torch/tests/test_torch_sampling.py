@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from crucible_ir import ConfigError, DataError
 from crucible_torch import LocalBackend
-from crucible_torch.attention import KeyValueStore
 from crucible_torch.choice import choose_tokens
 from crucible_torch.likeliest import top_logprobs
 from crucible_torch.stopping import stop_rule
@@ -156,23 +155,6 @@ def test_greedy_sampling_equals_plain_generation(qwen3: Path, sampler: SamplingC
             ids = torch.cat([ids, model(input_ids=ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     greedy = SamplingParams(max_tokens=40, temperature=0.0, stop=[])
     assert list(sampler.sample(PROMPT, greedy).result().sequences[0].tokens) == ids[0, 4:].tolist()
-
-
-def test_a_store_that_has_to_grow_changes_nothing() -> None:
-    generator = torch.Generator().manual_seed(3)
-    key = torch.randn(1, 2, 3, 8, generator=generator)
-    new = torch.randn(4, 2, 1, 8, generator=generator)
-    seen = []
-    for capacity in (3, 16):
-        store = KeyValueStore(rows=4, capacity=capacity)
-        store.fill(0, key, key + 1)
-        store.append(0, 3, new, new + 1)
-        seen.append(store.append(0, 4, new * 2, new * 2 + 1))
-    keys, values = seen[0]
-    assert keys.shape == (4, 2, 5, 8)
-    assert torch.equal(keys, torch.cat([key.expand(4, -1, -1, -1), new, new * 2], dim=2))
-    assert torch.equal(values, keys + 1)
-    assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
 
 
 def test_more_tokens_than_positions_are_refused_with_the_numbers(sampler: SamplingClient) -> None:

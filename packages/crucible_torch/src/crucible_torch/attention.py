@@ -1,4 +1,4 @@
-"""Attention without padding: packed sequences side by side, and one new token per row over a key/value store.
+"""Attention without padding: packed sequences side by side, and one new token per row over what came before.
 
 transformers' models call it through their attention registry under the name ``crucible_packed``; the plan of
 a forward pass travels to every layer as the keyword ``crucible_plan``.
@@ -6,6 +6,7 @@ a forward pass travels to every layer as the keyword ``crucible_plan``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,66 +14,77 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from crucible_ir.errors import TrainError
+from crucible_torch.key_values import Width
 from crucible_torch.packing import Run
+from crucible_torch.rows import padded
 
-__all__ = ["ATTENTION_NAME", "DecodePlan", "KeyValueStore", "PackedPlan", "attend", "register_attention"]
+__all__ = ["ATTENTION_NAME", "DecodePlan", "PackedPlan", "attend", "register_attention"]
 
 ATTENTION_NAME = "crucible_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
-class KeyValueStore:
-    """Keys and values per layer, [rows, heads, capacity, head_dim]; grows by doubling."""
-
-    def __init__(self, *, rows: int, capacity: int) -> None:
-        self.rows = rows
-        self.capacity = capacity
-        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def fill(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Start every row with the same prompt: key and value are [1, heads, prompt, head_dim]."""
-        length = key.shape[2]
-        self.capacity = max(self.capacity, length)
-        self._layers[layer] = tuple(self._blank(t) for t in (key, value))  # type: ignore[assignment]
-        for stored, new in zip(self._layers[layer], (key, value), strict=True):
-            stored[:, :, :length] = new
-
-    def append(
-        self, layer: int, position: int, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [rows, heads, 1, head_dim] at ``position``; return views of everything up to there."""
-        stored = self._layers[layer]
-        if position >= stored[0].shape[2]:
-            self.capacity = max(self.capacity, 2 * stored[0].shape[2])
-            stored = (self._grown(stored[0]), self._grown(stored[1]))
-            self._layers[layer] = stored
-        for kept, new in zip(stored, (key, value), strict=True):
-            kept[:, :, position] = new[:, :, 0]
-        return stored[0][:, :, : position + 1], stored[1][:, :, : position + 1]
-
-    def _blank(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_zeros(self.rows, like.shape[1], self.capacity, like.shape[3])
-
-    def _grown(self, old: torch.Tensor) -> torch.Tensor:
-        new = self._blank(old)
-        new[:, :, : old.shape[2]] = old
-        return new
-
-
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """Sequences side by side in one row; no token sees another sequence. ``store`` keeps keys and values."""
+    """Sequences side by side in one row; no token sees another sequence.
+
+    ``keep`` is handed every layer's number, keys and values, [heads, tokens, head_dim] each.
+    """
 
     runs: tuple[Run, ...]
-    store: KeyValueStore | None = None
+    keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """One new token per row at ``position``, over everything that the store holds before it."""
+    """One new token per row, over all that its seat holds before it.
 
-    store: KeyValueStore
-    position: int
+    Rows are those of ``widths``, one width after another, at ``positions`` (rows,). Rows beyond them are padding
+    and see nothing.
+    """
+
+    __slots__ = ("_masks", "_parts")
+
+    def __init__(self, widths: Sequence[Width], positions: torch.Tensor) -> None:
+        parts = positions.split_with_sizes([len(width.seats) for width in widths])
+        self._parts = tuple(zip(widths, parts, strict=True))
+        self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
+
+    def attend(
+        self,
+        layer: int,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """[rows, heads, 1, head_dim] of query, key and value into [rows, 1, heads, head_dim]."""
+        query = streams[0]
+        pieces = []
+        start = 0
+        for index, (width, places) in enumerate(self._parts):
+            q, k, v = (t[start : start + len(places)] for t in streams)
+            keys, values = width.append(layer, places, (k[:, :, 0], v[:, :, 0]))
+            mask = self._mask(index, window, q.dtype)
+            # query heads that share a key head stand as query positions of it: nothing is repeated
+            grouped = q.reshape(len(places), keys.shape[1], -1, q.shape[3])
+            out = scaled_dot_product_attention(
+                padded(grouped, dim=2), keys, values, attn_mask=mask, scale=scaling
+            )
+            pieces.append(out[:, :, : grouped.shape[2]].reshape(len(places), 1, query.shape[1], -1))
+            start += len(places)
+        if start < len(query):
+            pieces.append(pieces[0].new_zeros(len(query) - start, *pieces[0].shape[1:]))
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    def _mask(self, part: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """0 where a row of the part looks and −∞ elsewhere, [rows, 1, 1, tokens of the width]."""
+        key = part, window, dtype
+        if key not in self._masks:
+            width, places = self._parts[part]
+            back = places[:, None] - torch.arange(width.tokens, device=places.device)
+            hidden = back < 0 if window is None else (back < 0) | (back >= window)
+            blank = torch.zeros(hidden.shape, dtype=dtype, device=places.device)
+            self._masks[key] = blank.masked_fill_(hidden, -torch.inf)[:, None, None]
+        return self._masks[key]
 
 
 def attend(
@@ -101,10 +113,10 @@ def attend(
             remedy="use a model of plain causal attention, such as Llama, Qwen2, Qwen3, Mistral or GPT-2",
         )
     if isinstance(crucible_plan, DecodePlan):
-        seen = crucible_plan.store.append(module.layer_idx, crucible_plan.position, key, value)
-        return _decode(query, *seen, scaling, sliding_window), None
-    if crucible_plan.store is not None:
-        crucible_plan.store.fill(module.layer_idx, key, value)
+        streams = query, key, value
+        return crucible_plan.attend(module.layer_idx, streams, scaling, sliding_window), None
+    if crucible_plan.keep is not None:
+        crucible_plan.keep(module.layer_idx, key[0], value[0])
     runs = crucible_plan.runs
     sizes = [run.count * run.length for run in runs]
     parts = zip(*(t[0].transpose(0, 1).split_with_sizes(sizes) for t in (query, key, value)), strict=True)
@@ -134,22 +146,6 @@ def _run(run: Run, part: tuple[torch.Tensor, ...], settings: tuple[float | None,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return out.transpose(1, 2).reshape(run.count * run.length, out.shape[1], out.shape[3])
-
-
-def _decode(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    """The query heads that share a key head stand as query positions of it: nothing is repeated or masked."""
-    rows, heads, _, width = query.shape
-    if window is not None and window < keys.shape[2]:
-        keys, values = keys[:, :, -window:], values[:, :, -window:]
-    grouped = query.reshape(rows, keys.shape[1], heads // keys.shape[1], width)
-    out = scaled_dot_product_attention(grouped, keys, values, scale=scaling)
-    return out.reshape(rows, 1, heads, width)
 
 
 def register_attention() -> None:

@@ -47,6 +47,7 @@ class LocalBackend:
         num_threads: int | None = None,
         micro_batch_tokens: int | None = None,
         head_rows: int = 1024,
+        max_sample_rows: int | None = None,
         logprobs_at: LogprobsAt = "weighted",
         local_files_only: bool = False,
     ) -> None:
@@ -56,6 +57,7 @@ class LocalBackend:
             num_threads=num_threads,
             micro_batch_tokens=micro_batch_tokens,
             head_rows=head_rows,
+            max_sample_rows=max_sample_rows,
             logprobs_at=logprobs_at,
             local_files_only=local_files_only,
         )

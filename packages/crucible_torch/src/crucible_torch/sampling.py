@@ -1,127 +1,255 @@
-"""Sampling on the engine's thread: the prompt once, then one token per row and step."""
+"""Sampling on the engine's thread: requests of the same weights grow together, one token per sequence and step.
+
+Every sequence is what it would be alone, bit for bit in float32 on a CPU: matrix products have a number of rows
+for which a row does not depend on the others (``rows``), and attention is computed per width (``key_values``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from crucible_torch.adapter import Adapter
-from crucible_torch.attention import DecodePlan, KeyValueStore, PackedPlan
+from crucible_torch.attention import DecodePlan
 from crucible_torch.choice import choose_tokens
-from crucible_torch.head import score
-from crucible_torch.likeliest import top_logprobs
+from crucible_torch.key_values import KeyValueStore, Seat, Width
+from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
-from crucible_torch.packing import Run
-from crucible_torch.stopping import StopRule
-from crucible_train.types import SampledSequence, SamplingParams, TopLogprobs
+from crucible_torch.prompts import PromptScores, Reading, read_prompts
+from crucible_torch.requests import Row, Running, SampleRequest
+from crucible_torch.rows import padded
+from crucible_torch.settings import EngineSettings
 
-__all__ = ["SamplingJob", "prompt_logprobs", "sample", "topk_prompt_logprobs"]
-
-_MIN_ROWS = 4
-"""Matrix products of 1-3 rows differ in the last bit from those of 4 and more, so rows are never fewer."""
+__all__ = ["SamplingPool"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingJob:
-    """One request: the prompt (P,), how to sample, when to stop, and one random stream per sample."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SamplingPool:
+    """Weights whose requests are sampled together."""
 
-    prompt: NDArray[np.int64]
-    params: SamplingParams
-    stop: StopRule
-    streams: Sequence[np.random.Generator]
+    model: LoadedModel
+    adapter: Adapter | None
+    settings: EngineSettings
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Equal for the same weights."""
+        return id(self.model), id(self.adapter)
+
+    def run(self, requests: Sequence[SampleRequest], more: Callable[[], Sequence[SampleRequest]]) -> None:
+        """Sample them all, and those that come meanwhile; results and errors go into their futures."""
+        batch = _Batch(self.model, self.settings)
+        with self.model.using(self.adapter):
+            batch.wait_for(requests)
+            while batch.busy:
+                batch.wait_for(more())
+                batch.step()
 
 
-class _Row:
-    """One sequence as it grows."""
+class _Prompt:
+    """A prompt: its last state once it was read, and the rows that live of it."""
+
+    __slots__ = ("rows", "state")
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.reason: Literal["stop", "length"] | None = None
+        self.state: torch.Tensor | None = None
+        self.rows: list[Row] = []
 
 
-@torch.inference_mode()
-def sample(model: LoadedModel, adapter: Adapter | None, job: SamplingJob) -> tuple[SampledSequence, ...]:
-    """Continuations of one prompt, with log-probabilities at temperature 1."""
-    wanted = len(job.streams)
-    rows = max(_MIN_ROWS, wanted)
-    with model.using(adapter):
-        store = KeyValueStore(rows=rows, capacity=len(job.prompt) + min(job.params.max_tokens, 64))
-        last = _prefill(model, job.prompt, store)[-1:].expand(rows, -1)
-        made = [_Row() for _ in range(wanted)]
-        for step in range(job.params.max_tokens):
-            tokens, logprobs = _choose(model, last, job)
-            for row, token, logprob in zip(made, tokens.tolist(), logprobs.tolist(), strict=False):
-                _grow(row, token, logprob, job)
-            if all(row.reason for row in made) or step + 1 == job.params.max_tokens:
+class _Batch:
+    """Sequences that grow together, at most so many at once, and requests that wait for room."""
+
+    def __init__(self, model: LoadedModel, settings: EngineSettings) -> None:
+        self._model = model
+        self._head_rows = settings.head_rows
+        self._max_rows = settings.rows_at_once(model.device.type)
+        self._max_tokens = settings.tokens_per_pass(model.device.type)
+        self._waiting: deque[Running] = deque()
+        self._clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything grows or waits."""
+        return bool(self._rows or self._waiting)
+
+    def wait_for(self, requests: Iterable[SampleRequest]) -> None:
+        """Put requests behind those that wait."""
+        self._waiting += (Running(r) for r in requests if r.future.set_running_or_notify_cancel())
+
+    def step(self) -> None:
+        """Begin what there is room for, then one token for every row.
+
+        What goes wrong is the error of the requests that take part; those that wait go on.
+        """
+        chosen = self._chosen()
+        taking_part = dict.fromkeys([*(row.owner for row in self._rows), *(running for running, _ in chosen)])
+        try:
+            with memory_errors("max_sample_rows, micro_batch_tokens or head_rows"):
+                self._begin(chosen)
+                self._grow()
+        except Exception as error:  # noqa: BLE001 - handed on to whoever awaits
+            self._clear()
+            for running in taking_part:
+                running.fail(error)
+            self._waiting = deque(w for w in self._waiting if w not in taking_part)
+            return
+        for running in taking_part:
+            running.settle()
+
+    def _clear(self) -> None:
+        self._rows: list[Row] = []
+        self._states: torch.Tensor | None = None
+        self._prompts: dict[bytes, _Prompt] = {}
+        self._store = KeyValueStore()
+
+    def _chosen(self) -> list[tuple[Running, int]]:
+        """Requests that begin now, in order, with the number of their sequences that do."""
+        chosen: list[tuple[Running, int]] = []
+        room, tokens = self._max_rows - len(self._rows), self._max_tokens
+        read: set[bytes] = set()
+        while self._waiting:
+            running = self._waiting[0]
+            count = min(running.left, room)
+            unread = running.key not in read and (running.scores is None or running.key not in self._prompts)
+            cost = len(running.request.prompt) if unread else 0
+            if (running.left and not count) or (read and cost > tokens):
                 break
-            last = _decode(model, tokens, len(job.prompt) + step, store)
-    return tuple(
-        SampledSequence(
-            tokens=tuple(row.tokens), logprobs=tuple(row.logprobs), stop_reason=row.reason or "length"
-        )
-        for row in made
-    )
+            chosen.append((running, count))
+            room -= count
+            tokens -= cost
+            if unread:
+                read.add(running.key)
+            if count < running.left:
+                break
+            self._waiting.popleft()
+        return chosen
+
+    @torch.inference_mode()
+    def _begin(self, chosen: Sequence[tuple[Running, int]]) -> None:
+        """Make rows, read the prompts that no living row has, and give the rows their first state."""
+        rows: list[Row] = []
+        readers: dict[bytes, list[Running]] = {}
+        for running, count in chosen:
+            prompt = self._prompts.setdefault(running.key, _Prompt())
+            if prompt.state is None or running.scores is None:
+                readers.setdefault(running.key, []).append(running)
+            rows += [self._row(running) for _ in range(count)]
+        seats: defaultdict[bytes, list[Seat]] = defaultdict(list)
+        for row in rows:
+            if row.seat is None:
+                continue
+            if row.owner.key in readers:
+                seats[row.owner.key].append(row.seat)
+            else:
+                self._copy_prompt(row)
+        if readers:
+            self._read(readers, seats)
+        if rows:
+            states = [self._states] if self._states is not None else []
+            self._states = torch.cat([*states, torch.stack([self._first_state(row) for row in rows])])
+            self._rows += rows
+        for row in rows:
+            if row.seat is not None:
+                self._prompts[row.owner.key].rows.append(row)
+        for key in {running.key for running, _ in chosen}:
+            self._forget(key)
+
+    def _row(self, owner: Running) -> Row:
+        request = owner.request
+        seat = self._store.seat(len(request.prompt) + 1) if request.params.max_tokens > 1 else None
+        owner.begun += 1
+        return Row(owner, owner.begun - 1, seat)
+
+    def _copy_prompt(self, row: Row) -> None:
+        source = self._prompts[row.owner.key].rows[0].seat
+        if row.seat is not None and source is not None:
+            row.seat.width.copy(row.seat, source, row.length)
+
+    def _read(self, readers: dict[bytes, list[Running]], seats: dict[bytes, list[Seat]]) -> None:
+        """One pass over prompts: states of all, scores for those who asked, keys and values into seats."""
+        readings = [
+            Reading(
+                tokens=running[0].request.prompt,
+                seats=seats.get(key, ()),
+                logprobs=any(r.request.logprobs for r in running),
+                top=max(r.request.top for r in running),
+            )
+            for key, running in readers.items()
+        ]
+        states, scores = read_prompts(self._model, readings, head_rows=self._head_rows)
+        for (key, running), state, found in zip(readers.items(), states, scores, strict=True):
+            self._prompts[key].state = state
+            for one in running:
+                top = tuple(likeliest[: one.request.top] for likeliest in found.top)
+                one.scores = PromptScores(logprobs=found.logprobs, top=top)
+
+    def _first_state(self, row: Row) -> torch.Tensor:
+        state = self._prompts[row.owner.key].state
+        assert state is not None
+        return state
+
+    def _forget(self, key: bytes) -> None:
+        """Drop a prompt that no row lives of."""
+        if key in self._prompts and not self._prompts[key].rows:
+            del self._prompts[key]
+
+    @torch.inference_mode()
+    def _grow(self) -> None:
+        """A token for every row; those that are over leave, the others get their next state."""
+        if self._states is None:
+            return
+        tokens, logprobs = _choose(self._model, self._states, self._rows)
+        living: dict[Seat, Row] = {}
+        for row, token, logprob in zip(self._rows, tokens, logprobs, strict=True):
+            if _over(row, token, logprob):
+                self._retire(row)
+            elif row.seat is not None:
+                row.seat = self._store.widened(row.seat, row.length)
+                living[row.seat] = row
+        widths = self._store.widths
+        self._rows = [living[seat] for width in widths for seat in width.seats]
+        self._states = _decode(self._model, self._rows, widths) if self._rows else None
+
+    def _retire(self, row: Row) -> None:
+        if row.seat is not None:
+            self._store.leave(row.seat)
+            self._prompts[row.owner.key].rows.remove(row)
+            self._forget(row.owner.key)
 
 
-@torch.inference_mode()
-def prompt_logprobs(
-    model: LoadedModel, adapter: Adapter | None, prompt: NDArray[np.int64], *, head_rows: int
-) -> tuple[float | None, ...]:
-    """Log-probability of each prompt token given those before it; None at the first."""
-    if len(prompt) == 1:
-        return (None,)
-    with model.using(adapter):
-        states = _prefill(model, prompt, None)
-        targets = torch.from_numpy(prompt[1:, None]).to(model.device)
-        found, _ = score(model, states[:-1], targets, coefficients=None, head_rows=head_rows)
-    values: list[float] = found[:, 0].tolist()
-    return (None, *values)
+def _over(row: Row, token: int, logprob: float) -> bool:
+    """Whether a row ends with this token; a stop condition that cannot be read fails its own request alone."""
+    if row.owner.request.future.done():
+        return True
+    try:
+        return row.grow(token, logprob)
+    except Exception as error:  # noqa: BLE001 - handed on to whoever awaits
+        row.owner.fail(error)
+        return True
 
 
-@torch.inference_mode()
-def topk_prompt_logprobs(
-    model: LoadedModel, adapter: Adapter | None, prompt: NDArray[np.int64], count: int, *, head_rows: int
-) -> tuple[TopLogprobs | None, ...]:
-    """The ``count`` likeliest tokens of each position given those before it; None at the first."""
-    with model.using(adapter):
-        states = _prefill(model, prompt, None)[:-1]
-        parts = [model.logits(part) for part in states.split(head_rows)] if len(prompt) > 1 else []
-        return (None, *(row for part in parts for row in top_logprobs(part.float(), count)))
+def _choose(model: LoadedModel, states: torch.Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """Next token of each row and its log-probability at temperature 1; rows of equal settings go together."""
+    scores = model.logits(padded(states)).float()[: len(rows)]
+    alike: defaultdict[tuple[float, int, float], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        params = row.owner.request.params
+        alike[params.temperature, params.top_k, params.top_p].append(index)
+    tokens = torch.empty(len(rows), dtype=torch.int64, device=scores.device)
+    for indices in alike.values():
+        draws = torch.tensor([rows[index].stream.random() for index in indices], dtype=torch.float64)
+        some = scores if len(alike) == 1 else scores[indices]
+        tokens[indices] = choose_tokens(some, draws, rows[indices[0]].owner.request.params)
+    logprobs = scores.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(scores, dim=1)
+    return tokens.tolist(), logprobs.tolist()
 
 
-def _prefill(model: LoadedModel, prompt: NDArray[np.int64], store: KeyValueStore | None) -> torch.Tensor:
-    """Hidden states (P, width) of the prompt."""
-    tokens = torch.from_numpy(prompt)[None].to(model.device)
-    positions = torch.arange(len(prompt), device=model.device)[None]
-    return model.hidden(tokens, positions, PackedPlan((Run(0, 1, len(prompt)),), store))[0]
-
-
-def _decode(model: LoadedModel, tokens: torch.Tensor, position: int, store: KeyValueStore) -> torch.Tensor:
-    """Hidden states (rows, width) of one new token per row."""
-    positions = torch.full((store.rows, 1), position, device=model.device)
-    return model.hidden(tokens[:, None], positions, DecodePlan(store, position))[:, 0]
-
-
-def _choose(model: LoadedModel, states: torch.Tensor, job: SamplingJob) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next token and its log-probability per row; rows beyond the samples wanted repeat the first."""
-    scores = model.logits(states).float()
-    draws = [stream.random() for stream in job.streams]
-    draws += [draws[0]] * (states.shape[0] - len(draws))
-    tokens = choose_tokens(scores, torch.tensor(draws, dtype=torch.float64), job.params)
-    picked = scores.gather(1, tokens[:, None])[:, 0]
-    return tokens, picked - torch.logsumexp(scores, dim=1)
-
-
-def _grow(row: _Row, token: int, logprob: float, job: SamplingJob) -> None:
-    if row.reason is not None:
-        return
-    row.tokens.append(token)
-    row.logprobs.append(logprob)
-    if job.stop.ends(row.tokens):
-        row.reason = "stop"
+def _decode(model: LoadedModel, rows: Sequence[Row], widths: Sequence[Width]) -> torch.Tensor:
+    """Hidden states (rows, width) of the newest token of each row; rows stand in the order of their seats."""
+    tokens = padded(torch.tensor([row.tokens[-1] for row in rows], device=model.device))
+    places = padded(torch.tensor([row.length - 1 for row in rows], device=model.device))
+    plan = DecodePlan(widths, places[: len(rows)])
+    return model.hidden(tokens[:, None], places[:, None], plan)[: len(rows), 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from crucible_ir.errors import ConfigError, ConflictError
 from crucible_torch.adapter import Adapter
 from crucible_torch.model import LoadedModel
 from crucible_torch.packing import IntArray, check_ids, text_tokens
-from crucible_torch.sampling import SamplingJob, prompt_logprobs, sample
-from crucible_torch.sampling import topk_prompt_logprobs as topk
+from crucible_torch.requests import SampleRequest
+from crucible_torch.sampling import SamplingPool
 from crucible_torch.settings import EngineSettings
-from crucible_torch.stopping import stop_rule
+from crucible_torch.stopping import StopRule, stop_rule
 from crucible_torch.worker import Worker
 from crucible_train.ports import Handle, Tokenizer
 from crucible_train.types import ModelInput, SampleResponse, SamplingParams
@@ -24,6 +25,8 @@ __all__ = ["TorchSamplingClient"]
 
 class TorchSamplingClient:
     """Fixed weights over a model.
+
+    Requests that wait are sampled together, and none is changed by it.
 
     Sample i of a request with a seed draws from a stream of its own, derived from (seed, i). Requests
     without a seed draw from streams derived from the client's entropy and the number of the request: they
@@ -40,10 +43,8 @@ class TorchSamplingClient:
         tokenizer: Callable[[], Tokenizer],
         entropy: Sequence[int] = (0,),
     ) -> None:
-        self._model: LoadedModel | None = model
-        self._adapter = adapter
+        self._pool: SamplingPool | None = SamplingPool(model=model, adapter=adapter, settings=settings)
         self._worker = worker
-        self._settings = settings
         self._tokenizer = tokenizer
         self._entropy = tuple(entropy)
         self._requests = count()
@@ -67,7 +68,7 @@ class TorchSamplingClient:
                 ``topk_prompt_logprobs`` outside 0 to the vocabulary's size.
             DataError: ids outside the vocabulary.
         """
-        model = self._open()
+        model = self._open().model
         tokens = _prompt(prompt, model)
         _check_request(model, len(tokens), params.max_tokens, num_samples)
         if not 0 <= topk_prompt_logprobs <= model.vocab_size:
@@ -77,24 +78,16 @@ class TorchSamplingClient:
                 remedy=f"give 0 to {model.vocab_size}, the size of the vocabulary",
             )
         stop = stop_rule(params.stop, eos_ids=model.eos_ids, decoder=lambda: self._tokenizer().decode)
-        job = SamplingJob(
-            prompt=tokens, params=params, stop=stop, streams=self._streams(params.seed, num_samples)
+        request = SampleRequest(
+            prompt=tokens,
+            params=params,
+            stop=stop,
+            streams=self._streams(params.seed, num_samples),
+            logprobs=include_prompt_logprobs,
+            top=topk_prompt_logprobs,
+            result=lambda response: response,
         )
-
-        def work() -> SampleResponse:
-            rows, count = self._settings.head_rows, topk_prompt_logprobs
-            scored = likeliest = None
-            if include_prompt_logprobs:
-                scored = prompt_logprobs(model, self._adapter, tokens, head_rows=rows)
-            if count:
-                likeliest = topk(model, self._adapter, tokens, count, head_rows=rows)
-            return SampleResponse(
-                sequences=sample(model, self._adapter, job),
-                prompt_logprobs=scored,
-                topk_prompt_logprobs=likeliest,
-            )
-
-        return self._worker.submit(work)
+        return self._share(request)
 
     def compute_logprobs(self, prompt: ModelInput) -> Handle[tuple[float | None, ...]]:
         """Log-probability of each token given those before it; None at the first position.
@@ -103,22 +96,30 @@ class TorchSamplingClient:
             ConfigError: an empty prompt, an image, or more tokens than the model has positions.
             DataError: ids outside the vocabulary.
         """
-        model = self._open()
-        tokens = _prompt(prompt, model)
-        rows = self._settings.head_rows
-        return self._worker.submit(lambda: prompt_logprobs(model, self._adapter, tokens, head_rows=rows))
+        request = SampleRequest(
+            prompt=_prompt(prompt, self._open().model),
+            params=SamplingParams(),
+            stop=StopRule(ids=frozenset()),
+            streams=(),
+            logprobs=True,
+            result=lambda response: response.prompt_logprobs,
+        )
+        return self._share(request)
 
     async def close(self) -> None:
         """Free what the client holds; closing twice is harmless."""
-        self._model = None
-        self._adapter = None
+        self._pool = None
 
-    def _open(self) -> LoadedModel:
-        if self._model is None:
+    def _open(self) -> SamplingPool:
+        if self._pool is None:
             raise ConflictError(
                 what="the sampling client is closed", where="SamplingClient", remedy="make a new one"
             )
-        return self._model
+        return self._pool
+
+    def _share(self, request: SampleRequest) -> Handle[Any]:
+        self._worker.share(self._open(), request)
+        return Handle(request.future)
 
     def _streams(self, seed: int | None, samples: int) -> list[np.random.Generator]:
         if seed is not None:

@@ -21,7 +21,8 @@ class EngineSettings:
     ``dtype`` "auto" is float32 on a CPU and bfloat16 on a GPU that has it; a spec's own dtype goes first.
     ``num_threads`` None leaves torch's own choice. ``micro_batch_tokens`` bounds the tokens of one packed
     forward pass (None: 4,096 on a CPU, 16,384 on a GPU); a longer example is a pass of its own.
-    ``head_rows`` bounds the positions whose logits exist at once. ``logprobs_at`` "weighted" computes
+    ``head_rows`` bounds the positions whose logits exist at once, ``max_sample_rows`` the sequences that are
+    sampled at once (None: 64 on a CPU, 256 on a GPU). ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
     ``local_files_only`` never asks the hub.
 
@@ -34,6 +35,7 @@ class EngineSettings:
     num_threads: int | None = None
     micro_batch_tokens: int | None = None
     head_rows: int = 1024
+    max_sample_rows: int | None = None
     logprobs_at: LogprobsAt = "weighted"
     local_files_only: bool = False
 
@@ -44,6 +46,15 @@ class EngineSettings:
         _at_least_one("num_threads", self.num_threads)
         _at_least_one("micro_batch_tokens", self.micro_batch_tokens)
         _at_least_one("head_rows", self.head_rows)
+        _at_least_one("max_sample_rows", self.max_sample_rows)
+
+    def tokens_per_pass(self, device: str) -> int:
+        """``micro_batch_tokens`` on that type of device."""
+        return self.micro_batch_tokens or (16384 if device == "cuda" else 4096)
+
+    def rows_at_once(self, device: str) -> int:
+        """``max_sample_rows`` on that type of device."""
+        return self.max_sample_rows or (256 if device == "cuda" else 64)
 
 
 def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from crucible_torch.adapter import Adapter, named_tensors
 from crucible_torch.attention import PackedPlan
 from crucible_torch.head import score
 from crucible_torch.losses import Loss
+from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
 from crucible_torch.optimizer import AdamW
 from crucible_torch.packing import Example, MicroBatch, Rows, rows_of
@@ -60,7 +60,7 @@ class Trainer:
     def forward(self, batches: Sequence[MicroBatch], loss: Loss, config: LossConfig) -> ForwardBackwardOutput:
         """Losses and log-probabilities; gradients stay as they are."""
         results = _Results()
-        with self.model.using(self.adapter), _memory_errors():
+        with self.model.using(self.adapter), memory_errors("micro_batch_tokens, max_length or head_rows"):
             for batch in batches:
                 step = self._start(batch, weighted=False, grad=False)
                 self._finish(step, results, lambda e, lp: loss.term(e, lp, config).value)
@@ -144,7 +144,7 @@ class Trainer:
     def _call(self) -> Iterator[None]:
         """Gradients made inside count only if the block ends well."""
         try:
-            with self.model.using(self.adapter), _memory_errors():
+            with self.model.using(self.adapter), memory_errors("micro_batch_tokens, max_length or head_rows"):
                 yield
         except BaseException:
             self.gradients.discard()
@@ -274,17 +274,3 @@ def _checked(
             )
         slopes.append(slope)
     return slopes
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory error into a sentence."""
-    oom: Any = torch.OutOfMemoryError
-    try:
-        yield
-    except oom as error:
-        raise TrainError(
-            what=f"out of memory ({str(error).splitlines()[0]})",
-            where="local engine",
-            remedy="lower micro_batch_tokens, max_length or head_rows, or use bfloat16",
-        ) from error

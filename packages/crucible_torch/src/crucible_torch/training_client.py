@@ -170,8 +170,7 @@ class TorchTrainingClient:
         examples = read_examples(data, max_positions=model.max_positions, vocab_size=model.vocab_size)
         if loss is not None:
             loss[0].check(examples, loss[1])
-        budget = self._settings.micro_batch_tokens or (16384 if model.device.type == "cuda" else 4096)
-        return micro_batches(examples, budget)
+        return micro_batches(examples, self._settings.tokens_per_pass(model.device.type))
 
     def _submit(self, work: Callable[[], T]) -> Handle[T]:
         self._last = future = self._worker.future(work)
