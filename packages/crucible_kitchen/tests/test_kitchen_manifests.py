@@ -30,8 +30,8 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_the_built_in_profiles_are_these_four() -> None:
-    assert profiles() == ("dev", "offline", "prod", "test")
+def test_the_built_in_profiles_are_these_five() -> None:
+    assert profiles() == ("dev", "offline", "prod", "test", "tinker")
 
 
 @pytest.mark.parametrize("name", ["dev", "offline", "prod", "test"])
@@ -60,6 +60,7 @@ def test_offline_never_asks_the_hub_for_a_model_and_dev_may() -> None:
     asks = {name: load_manifest(name).ports["training_backend"].options for name in profiles()}
     assert asks["offline"] == asks["test"] == {"local_files_only": True}
     assert asks["dev"] == asks["prod"] == {}
+    assert "local_files_only" not in asks["tinker"]
 
 
 def test_prod_extends_dev_which_extends_offline() -> None:
@@ -69,10 +70,19 @@ def test_prod_extends_dev_which_extends_offline() -> None:
     assert chosen["blob_store"].adapter == "local"
 
 
+def test_the_service_is_asked_with_the_key_of_a_variable_that_has_to_be_set(tmp_path: Path) -> None:
+    chosen = load_manifest("tinker")
+    assert chosen.ports["training_backend"].options == {"api_key": {"env": "TINKER_API_KEY"}}
+    assert chosen.ports["dataset_store"].adapter == "huggingface"
+    with pytest.raises(ConfigError, match="TINKER_API_KEY is not set"):
+        ports_of(chosen, tmp_path).check()
+    ports_of(chosen, tmp_path, TINKER_API_KEY="tml-something").check()
+
+
 def test_an_unknown_profile_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no manifest 'offlin'; did you mean 'offline'\?"):
         load_manifest("offlin")
-    with pytest.raises(ConfigError, match="built in: dev, offline, prod, test"):
+    with pytest.raises(ConfigError, match="built in: dev, offline, prod, test, tinker"):
         load_manifest("zzzzzz")
 
 

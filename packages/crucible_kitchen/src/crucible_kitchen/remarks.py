@@ -20,6 +20,11 @@ def remarks(kind: str, data: Mapping[str, Any]) -> list[str]:
             f"left out {drop['count']} of the {rows}: {drop['reason']} (first at {drop['first']})"
             for drop in data.get("drops", ())
         ]
+    if kind == "cost.estimated":
+        usd, tokens = data.get("usd"), data.get("tokens") or {}
+        price = "unknown" if usd is None else f"{usd:.2f} USD"
+        counted = ", ".join(f"{count:,} tokens {done}" for done, count in tokens.items() if count)
+        return [f"expected cost: {price} ({counted or 'tokens unknown'}; without: {data.get('without')})"]
     if kind == EventType.LOG and data.get("level") == "warning":
         role = _ROWS_OF.get(str(data.get("role")))
         said = f"{role}: {data['message']}" if role else str(data["message"])

@@ -10,7 +10,7 @@ from typing import Any
 from crucible_ir import CheckpointRef, ConfigError, digest_of
 from crucible_kitchen.adapters.tinker_checkpoints import list_pointers, locate
 from crucible_kitchen.adapters.tinker_connection import Connection, require_sdk
-from crucible_kitchen.adapters.tinker_cost import Estimate, Ledger, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_cost import Ledger, Tokens, read_prices
 from crucible_kitchen.adapters.tinker_limits import read_lacks
 from crucible_kitchen.adapters.tinker_retries import Retries
 from crucible_kitchen.adapters.tinker_sampling import TinkerSampler
@@ -98,9 +98,12 @@ class TinkerBackend:
         """Digest of the model's name: the service tells nothing of the weights behind it."""
         return digest_of({"tinker": self._service.limits().model(base_model).name})
 
-    def estimate(self, base_model: str, tokens: Tokens) -> Estimate:
-        """What so many tokens cost; unknown where the manifest gives no price."""
-        return self._service.ledger.estimate(base_model, tokens)
+    def price_of(
+        self, base_model: str, *, trained: int = 0, scored: int = 0, prefilled: int = 0, sampled: int = 0
+    ) -> float | None:
+        """US dollars for so many tokens; None where the manifest gives no price."""
+        tokens = Tokens(trained=trained, scored=scored, prefilled=prefilled, sampled=sampled)
+        return self._service.ledger.price_of(base_model, tokens)
 
     def used(self) -> Tokens:
         """Tokens that this backend's work took so far, by its own count."""

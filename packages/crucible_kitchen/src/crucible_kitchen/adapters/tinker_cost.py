@@ -9,7 +9,7 @@ from typing import Any
 
 from crucible_ir.errors import ConfigError, Problem, nearest
 
-__all__ = ["Estimate", "Ledger", "Prices", "Tokens", "read_prices"]
+__all__ = ["Ledger", "Prices", "Tokens", "read_prices"]
 
 _MILLION = 1_000_000
 _EVERY_MODEL = "*"
@@ -55,20 +55,6 @@ class Prices:
             + tokens.prefilled * self.prefill
             + tokens.sampled * self.sample
         ) / _MILLION
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """Tokens that work will take, and what they cost; None where no price is given."""
-
-    tokens: Tokens
-    usd: float | None
-
-    def __str__(self) -> str:
-        """One phrase: the tokens and the price, or that it is unknown."""
-        said = ", ".join(f"{count:,} {kind}" for kind, count in self.tokens.counts().items() if count)
-        price = "unknown (the manifest gives no price)" if self.usd is None else f"{self.usd:.2f} USD"
-        return f"{said or 'no tokens'}: {price}"
 
 
 def read_prices(table: Mapping[str, Any], *, where: str) -> dict[str, Prices]:
@@ -156,10 +142,10 @@ class Ledger:
                 remedy=f'add prices."{model}" to the options of the manifest',
             )
 
-    def estimate(self, model: str, tokens: Tokens) -> Estimate:
-        """What ``tokens`` of a model would cost."""
+    def price_of(self, model: str, tokens: Tokens) -> float | None:
+        """US dollars for ``tokens`` of a model; None where it has no price."""
         prices = self.prices(model)
-        return Estimate(tokens=tokens, usd=None if prices is None else prices.cost(tokens))
+        return None if prices is None else prices.cost(tokens)
 
     def reserve(self, model: str, most: Tokens) -> float:
         """Keep room for work; what it returns goes to ``settle``.
@@ -168,7 +154,7 @@ class Ledger:
             ConfigError: the cap would be passed; nothing is reserved then.
         """
         self.require_price(model)
-        usd = self.estimate(model, most).usd or 0.0
+        usd = self.price_of(model, most) or 0.0
         with self._lock:
             already = self._spent() + self._reserved
             if self._cap is not None and already + usd > self._cap:

@@ -93,13 +93,14 @@ class TinkerTraining:
         """One AdamW step with the accumulated gradients. Its metrics also hold what the service was used for so far."""
         self._open()
 
+        used: dict[str, float] = {}
+
         def submit(sdk: Any) -> Any:
             self._steps += 1
+            used.update(self._service.ledger.metrics())
             return sdk.optim_step(sdk_adam(params))
 
-        return self._send(
-            "optim_step", submit, lambda result: to_step(result, self._service.ledger.metrics())
-        )
+        return self._send("optim_step", submit, lambda result: to_step(result, used))
 
     def save_state(self, name: str) -> Handle[CheckpointRef]:
         """Weights and optimiser state, kept by the service under ``name``; a folder here says where.
@@ -168,15 +169,15 @@ class TinkerTraining:
         return self._charged(call, tokens, submit, lambda result: to_output(result, data))
 
     def _charged(self, where: str, tokens: Tokens, submit: Submit, finish: Callable[[Any], T]) -> Handle[T]:
-        """As ``_send`` for work that is paid for: counted when it is done, and perhaps done when it failed."""
+        """As ``_send`` for work that is paid for: it counts from when it is sent, whatever becomes of it."""
         model, ledger = self._spec.base_model, self._service.ledger
         reserved = ledger.reserve(model, tokens)
 
-        def counted(result: Any) -> T:
+        def counted(sdk: Any) -> Any:
             ledger.settle(model, reserved, tokens)
-            return finish(result)
+            return submit(sdk)
 
-        return self._send(where, submit, counted)
+        return self._send(where, counted, finish)
 
     def _send(self, where: str, submit: Submit, finish: Callable[[Any], T]) -> Handle[T]:
         return Handle(self._followed(self._service.connection.follow(self._done(where, submit, finish))))

@@ -11,6 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.cost import announce_cost, trained_tokens
 from crucible_kitchen.stages.examples import PairExample
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -44,6 +45,7 @@ class BuildComparisons(Stage):
     reads = (DATASET, EVAL_DATASET, RENDERER)
     optional_reads = (CUMULATIVE,)
     writes = (PAIRS, EXAMPLES, EVAL_PAIRS, EPOCHS, TOTAL_STEPS, CUMULATIVE)
+    optional_ports = ("training_backend",)
     options_model = BuildComparisonsOptions
     setup = True
 
@@ -73,6 +75,9 @@ class BuildComparisons(Stage):
         ctx.set(EXAMPLES, pairs)
         ctx.set(EVAL_PAIRS, self._build(ctx, held_out, "held_out") if held_out else [])
         plan_steps(ctx, len(pairs))
+        lengths = [pair.chosen.model_input.length + pair.rejected.model_input.length for pair in pairs]
+        tokens = trained_tokens(lengths, ctx.get(TOTAL_STEPS), ctx.training.batch_size)
+        announce_cost(ctx, trained=tokens, scored=tokens, without="reference and evaluation")
 
     def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[PairExample]:
         pairs, dropped, ties = list[PairExample](), list[str](), 0

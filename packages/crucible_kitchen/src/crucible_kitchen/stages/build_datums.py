@@ -11,6 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem, Row
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.cost import announce_cost, trained_tokens
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -48,6 +49,7 @@ class BuildDatums(Stage):
     reads: ClassVar[tuple[Key[Any], ...]] = (DATASET, EVAL_DATASET, RENDERER)
     optional_reads = (CUMULATIVE,)
     writes: ClassVar[tuple[Key[Any], ...]] = (EXAMPLES, EVAL_EXAMPLES, EPOCHS, TOTAL_STEPS, CUMULATIVE)
+    optional_ports = ("training_backend",)
     options_model = BuildDatumsOptions
     setup = True
 
@@ -71,6 +73,9 @@ class BuildDatums(Stage):
         ctx.set(EXAMPLES, examples)
         ctx.set(EVAL_EXAMPLES, self._build(ctx, held_out, "held_out") if held_out else [])
         plan_steps(ctx, len(examples))
+        lengths = [example.datum.model_input.length for example in examples]
+        tokens = trained_tokens(lengths, ctx.get(TOTAL_STEPS), ctx.training.batch_size)
+        announce_cost(ctx, trained=tokens, without="evaluation and samples")
 
     def _build(self, ctx: StageContext, snapshot: DatasetSnapshot, role: str) -> list[Example]:
         examples, dropped = list[Example](), list[str]()

@@ -9,6 +9,7 @@ from pydantic import Field
 from crucible_ir import Contract, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.cost import announce_cost
 from crucible_kitchen.stages.keys import ENVIRONMENTS, ROLLOUTS, SAMPLER, SESSION, TOTAL_STEPS
 from crucible_kitchen.stages.rollouts import RolloutPool, RolloutSettings
 from crucible_kitchen.stages.sampler import FreshSampler
@@ -75,3 +76,4 @@ class OpenRollouts(Stage):
         ctx.defer(pool.aclose)
         ctx.set(SAMPLER, sampler)
         ctx.set(ROLLOUTS, pool)
+        announce_cost(ctx, trained=None, without="all, since rollouts are as long as they become")
