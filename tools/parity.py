@@ -98,9 +98,9 @@ def problems(root: Path) -> Iterator[str]:
             yield f"{FOLDER}/requirements.txt: {other.name} {other.version}, and the workspace has {pin.version}"
 
 
-def environment(bench: Bench) -> Path:
+def environment(bench: Bench, ours: tuple[str, ...] = OURS) -> Path:
     """The Python of a new environment with the group, our wheels and what tests need, all of it pinned."""
-    bench.build(set().union(*(siblings(Requirement(line), bench.known) for line in OURS)))
+    bench.build(set().union(*(siblings(Requirement(line), bench.known) for line in ours)))
     place = bench.folder / "env"
     command(uv_binary(), "venv", "--quiet", "--python", sys.executable, place, cwd=bench.folder)
     python = place / "bin" / "python"
@@ -115,7 +115,7 @@ def environment(bench: Bench) -> Path:
         *(f"--find-links={folder}" for folder in [bench.wheels, *link_folders()]),
         *(f"--refresh-package={name}" for name in bench.known),
         *("--constraints", constraints, "--override", override),
-        *(*map(str, group(ROOT)), *OURS, *TOOLS),
+        *(*map(str, group(ROOT)), *ours, *TOOLS),
         cwd=bench.folder,
     )
     return python

@@ -28,6 +28,14 @@ def test_key():
 @pytest.mark.key
 def test_default_key():
     pass
+
+@pytest.mark.sdk("crucible_no_such_module")
+def test_sdk():
+    pass
+
+@pytest.mark.sdk("json")
+def test_sdk_that_is_there():
+    pass
 """
 
 
@@ -52,13 +60,14 @@ def test_what_cannot_run_is_counted_by_reason(tmp_path: Path) -> None:
     assert "not run: 1 real (no data folder; set CRUCIBLE_DATA)" in done.stdout
     assert "not run: 1 key (CRUCIBLE_NO_SUCH_KEY is not set)" in done.stdout
     assert "not run: 1 key (TINKER_API_KEY is not set)" in done.stdout
-    assert "1 passed, 3 deselected" in done.stdout.splitlines()[-1]
+    assert "not run: 1 sdk (crucible_no_such_module is not installed; tox -e tinker brings it)" in done.stdout
+    assert "2 passed, 4 deselected" in done.stdout.splitlines()[-1]
 
 
 def test_the_same_counts_come_out_of_parallel_workers(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, MARKED, "-n", "2")
     assert "not run: 1 real (no data folder; set CRUCIBLE_DATA)" in done.stdout
-    assert "1 passed" in done.stdout.splitlines()[-1]
+    assert "2 passed" in done.stdout.splitlines()[-1]
 
 
 def test_a_test_runs_where_its_need_is_met(tmp_path: Path) -> None:
@@ -66,8 +75,8 @@ def test_a_test_runs_where_its_need_is_met(tmp_path: Path) -> None:
     data.mkdir()
     env = {DATA_VARIABLE: str(data), "CRUCIBLE_NO_SUCH_KEY": "k", "TINKER_API_KEY": "k"}
     done = run_pytest(tmp_path, MARKED, **env)
-    assert "not run: nothing" in done.stdout
-    assert "4 passed" in done.stdout.splitlines()[-1]
+    assert "not run: 1 sdk" in done.stdout
+    assert "5 passed" in done.stdout.splitlines()[-1]
 
 
 def test_shared_data_without_the_real_mark_fails_where_the_folder_is_absent(tmp_path: Path) -> None:

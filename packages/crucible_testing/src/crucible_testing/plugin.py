@@ -89,6 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "gpu: needs a GPU",
         "key(variable): needs a service key in that environment variable",
         f"real: needs the shared data folder ({DATA_VARIABLE})",
+        "sdk(module): needs a module that nothing here depends on",
     ):
         config.addinivalue_line("markers", line)
     config.stash[_not_run] = Counter()
@@ -124,6 +125,9 @@ def _reason(item: pytest.Item, gpu: bool | None) -> str | None:
         return f"real (no data folder; set {DATA_VARIABLE})"
     if gpu is False and item.get_closest_marker("gpu"):
         return "gpu (no CUDA device)"
+    for marker in item.iter_markers("sdk"):
+        if importlib.util.find_spec(marker.args[0]) is None:
+            return f"sdk ({marker.args[0]} is not installed; tox -e tinker brings it)"
     for marker in item.iter_markers("key"):
         variable = marker.args[0] if marker.args else DEFAULT_KEY
         if not os.environ.get(variable):
