@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,9 +74,9 @@ RENDERER_OF_BYTES = get_renderer("role_colon", ByteTokenizer())
 
 
 class PlainSampler:
-    """Says what its seed says; may wait for ever, or fail so many times."""
+    """Says what its seed says; may wait for ever, or fail, so many times."""
 
-    def __init__(self, *, hangs: bool = False, failures: int = 0) -> None:
+    def __init__(self, *, hangs: int = 0, failures: int = 0) -> None:
         self.asked: list[SamplingParams] = []
         self.closed = 0
         self.hangs = hangs
@@ -84,6 +85,7 @@ class PlainSampler:
     def sample(self, prompt: ModelInput, params: SamplingParams, **_: Any) -> Any:
         self.asked.append(params)
         if self.hangs:
+            self.hangs -= 1
             return asyncio.Event().wait()
         if self.failures:
             self.failures -= 1
@@ -270,6 +272,33 @@ def test_a_group_that_failed_begins_anew_with_its_seeds_when_it_is_asked_for_aga
     assert len(session.opened) == 1
 
 
+def test_a_group_that_was_cancelled_while_it_was_awaited_begins_anew_when_it_is_asked_for_again() -> None:
+    session = Session(hangs=2)
+
+    async def main() -> list[list[tuple[int, ...]]]:
+        pool = pool_of(session)
+        waiting = asyncio.create_task(pool.groups(0))
+        while not session.opened or len(session.opened[0].asked) < 3 * 2:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return tokens_of(await pool.groups(0))
+
+    assert asyncio.run(main()) == tokens_of(asyncio.run(pool_of(Session()).groups(0)))
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_a_reward_that_is_no_number_is_an_error_of_its_group(
+    monkeypatch: pytest.MonkeyPatch, reward: float
+) -> None:
+    async def rewards(self: Any, trajectories: Any, envs: Any) -> list[tuple[float, dict[str, float]]]:
+        return [(0.0, {}), (reward, {})]
+
+    monkeypatch.setattr("crucible_testing.letters.LetterGroup.compute_group_rewards", rewards)
+    with pytest.raises(DataError, match=f"LetterGroup: the reward of member 1 is {reward}"):
+        asyncio.run(pool_of(Session()).groups(0))
+
+
 def test_groups_that_fail_are_left_out_where_that_was_asked() -> None:
     dataset = letters(3, fails={"0": "ours", "2": "other"})
 
@@ -287,7 +316,7 @@ def test_groups_that_fail_are_left_out_where_that_was_asked() -> None:
 
 def test_closing_the_pool_cancels_what_is_under_way() -> None:
     async def main() -> None:
-        session = Session(hangs=True)
+        session = Session(hangs=100)
         pool = pool_of(session, ahead=2)
         before = asyncio.all_tasks()
         waiting = asyncio.create_task(pool.groups(0))

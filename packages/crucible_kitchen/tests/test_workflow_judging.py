@@ -115,7 +115,9 @@ def test_a_run_in_which_nothing_at_all_could_be_judged_learns_nothing_and_says_s
     assert left.texts("results") == {}
     untrained = runs.run(env={"batches": 1, "held_out": 0}, learning_rate=0.0, options={"evaluate": False})
     assert np.array_equal(left.weights, untrained.weights)
-    assert left.said().count("32 answers could not be judged and are left out") == 2
+    counts = [data["count"] for kind, data in left.events if kind == "log" and "judged" in data["message"]]
+    assert counts == [32, 32]
+    assert (left.folder / "report.md").read_text().count("answers could not be judged") == 1
 
 
 @pytest.mark.slow

@@ -367,7 +367,7 @@ def test_members_that_are_compared_with_each_other_learn(runs: LetterRuns) -> No
 
 @pytest.mark.parametrize(
     ("failure", "said"),
-    [("ours", "problem 5 was to fail"), ("other", "an environment raised KeyError: 'problem 5'")],
+    [("ours", "problem 5 was to fail"), ("other", "a rollout raised KeyError: 'problem 5'")],
 )
 def test_a_group_whose_environment_fails_stops_the_run(runs: LetterRuns, failure: str, said: str) -> None:
     with pytest.raises(Exception, match=said):
@@ -398,7 +398,7 @@ def test_a_group_whose_environment_fails_is_left_out_counted_and_said_where_that
         json.loads(line)["example_id"] for line in left.texts("results")["reward_000003.jsonl"].splitlines()
     ]
     assert ids == ["held-0", "held-1", "held-3"]
-    assert "1 of 4 held-out problems failed and are left out" in left.said()
+    assert any(message.startswith("held-out problems failed and are left out") for message in left.said())
 
 
 @pytest.mark.parametrize("mode", ["sync", "stream"])

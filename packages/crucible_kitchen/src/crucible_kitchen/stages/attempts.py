@@ -65,6 +65,7 @@ async def attempts(
         groups += [task.result() for task in running]
         ctx.publish("evaluating", {"done": len(groups), "of": len(problems)})
     if failed:
-        message = f"{len(failed)} of {len(problems)} held-out problems failed and are left out"
-        ctx.emit(EventType.LOG, {"level": "warning", "message": message, "first": str(failed[0])})
+        message = "held-out problems failed and are left out; test/rollout_errors/groups counts them"
+        facts = {"count": len(failed), "error": str(failed[0])}
+        ctx.emit(EventType.LOG, {"level": "warning", "message": message, **facts})
     return groups

@@ -37,8 +37,9 @@ class ComputeAdvantages(Stage):
         finished = [found.group for found in ctx.get(GROUPS) if isinstance(found, RolledGroup)]
         groups, unjudged = judged_only(finished)
         if unjudged:
-            message = f"{unjudged} answers could not be judged and are left out"
-            ctx.emit(EventType.LOG, {"level": "warning", "message": message, "step": ctx.get(STEP)})
+            message = "answers could not be judged and are left out; env/all/cannot_judge counts them"
+            facts = {"step": ctx.get(STEP), "count": unjudged}
+            ctx.emit(EventType.LOG, {"level": "warning", "message": message, **facts})
         if self.options.remove_constant_reward_groups:
             groups = remove_constant_reward_groups(groups)
         data, origins = assemble_training_data(groups, compute_advantages(groups))

@@ -48,11 +48,9 @@ class Rollout(Stage):
         rolled = [*ctx.get(ROLLED), *groups]
         failed = [group for group in groups if isinstance(group, FailedGroup)]
         if failed:
-            message = f"{len(failed)} of {len(groups)} groups failed and are left out"
-            ctx.emit(
-                EventType.LOG,
-                {"level": "warning", "message": message, "step": step, "first": str(failed[0].error)},
-            )
+            facts = {"step": step, "count": len(failed), "error": str(failed[0].error)}
+            message = "groups failed and are left out; rollout_errors/groups counts them"
+            ctx.emit(EventType.LOG, {"level": "warning", "message": message, **facts})
         errors = [group.error for group in rolled if isinstance(group, FailedGroup)]
         if part == parts - 1 and rolled and len(errors) == len(rolled):
             raise errors[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from crucible_ir import CrucibleError, TrainError
+from crucible_ir import CrucibleError, DataError, TrainError
 from crucible_kitchen.stages.sampler import FreshSampler
 from crucible_train.ports import SamplingClient
 from crucible_train.rl import Complete, EnvGroupBuilder, RLDataset, TrajectoryGroup, rollout_group
@@ -78,18 +79,33 @@ async def acted(
 
     Raises:
         CrucibleError: as it was raised.
-        TrainError: an environment raised anything else.
+        DataError: a reward is not finite.
+        TrainError: anything else was raised.
     """
     try:
-        return await rollout_group(builder, complete_for, max_turns=max_turns)
+        group = await rollout_group(builder, complete_for, max_turns=max_turns)
     except CrucibleError:
         raise
     except Exception as error:  # environments are foreign code
         raise TrainError(
-            what=f"an environment raised {type(error).__name__}: {error}",
-            where=f"rollout of {type(builder).__name__}",
-            remedy="correct it; on_error=drop leaves out the groups that fail",
+            what=f"a rollout raised {type(error).__name__}: {error}",
+            where=type(builder).__name__,
+            remedy="correct the environment; on_error=drop leaves out the groups that fail",
         ) from error
+    _require_finite(group, type(builder).__name__)
+    return group
+
+
+def _require_finite(group: TrajectoryGroup, where: str) -> None:
+    """One reward that is no number would spoil all weights."""
+    for member, (trajectory, final) in enumerate(zip(group.trajectories, group.final_rewards, strict=True)):
+        reward = None if trajectory.reward is None else trajectory.reward + final
+        if reward is not None and not math.isfinite(reward):
+            raise DataError(
+                what=f"the reward of member {member} is {reward}",
+                where=where,
+                remedy="give a finite number, or None for what cannot be judged",
+            )
 
 
 class RolloutPool:
@@ -120,8 +136,8 @@ class RolloutPool:
         """Await one of ``parts`` near-equal shares of the groups of batch ``step``; starts what may be started.
 
         Raises:
-            CrucibleError: a group failed and failures are not dropped; asked again, it begins anew with the
-                weights and the seeds that it had.
+            CrucibleError: a group failed and failures are not dropped. Asked again, it begins anew with the weights
+                and the seeds that it had, and so does one that was cancelled.
         """
         await self._start(step)
         batch = self._started[step]
@@ -136,6 +152,9 @@ class RolloutPool:
                     batch.tasks[g] = None
                     raise
                 finished.append(FailedGroup(error=error))
+            except asyncio.CancelledError:
+                batch.tasks[g] = None  # who awaits it was stopped, and the group with it
+                raise
         if part == parts - 1:
             del self._started[step]
             await self._sampler.give_back(batch.version)
