@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -153,6 +155,37 @@ def test_the_base_model_is_at_no_distance_from_itself_and_samples_as_it_trains(
     assert first["kl_pre_post_v2"] > 1e-8
     for metrics in (first, second):
         assert metrics["optim/kl_sample_train_v2"] == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_end(
+    crucible: Any, rows: Callable[[Path], Any], weights: Callable[[Path], str]
+) -> None:
+    longer = (word for word in SMALL if not word.startswith(("max_steps", "save_every")))
+    mode = ("stream_minibatches=2", "kl_penalty_coef=0.1")
+    words = (*longer, "max_steps=6", "save_every=1", *mode, "-q")
+    code, _, err = crucible("run", "math_rl", *words)
+    assert code == 0, err
+    (whole,) = crucible.run_dirs()
+    process = crucible.start("run", "math_rl", *words)
+    while process.poll() is None:
+        killed = next((path for path in crucible.run_dirs() if path != whole), None)
+        log = killed / "metrics.jsonl" if killed else None
+        if log and log.exists() and log.read_bytes().count(b"\n") >= 2:
+            process.kill()
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.005)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert killed is not None
+    assert not (killed / "checkpoints" / "final").exists()
+    code, _, err = crucible("resume", killed.name, "-q")
+    assert code == 0, err
+    assert rows(killed) == rows(whole)
+    assert weights(killed) == weights(whole)
+    for name in sorted(path.name for path in (whole / "rollouts").iterdir()):
+        assert (killed / "rollouts" / name).read_bytes() == (whole / "rollouts" / name).read_bytes()
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
