@@ -35,6 +35,7 @@ class TinkerBackend:
         images: whether the models take images.
         checkpoint_ttl_s: seconds after which the service may delete a saved state; None keeps it.
         attempts: how often a call that changes nothing is tried.
+        first_wait_s: about how long it waits before the second try; twice as long before each further one.
         telemetry: whether the SDK may report to the service how it fares.
 
     Raises:
@@ -57,6 +58,7 @@ class TinkerBackend:
         images: bool = False,
         checkpoint_ttl_s: int | None = None,
         attempts: int = 4,
+        first_wait_s: float = 1.0,
         local_files_only: bool = False,
         telemetry: bool = False,
     ) -> None:
@@ -66,7 +68,7 @@ class TinkerBackend:
             ledger=Ledger(
                 read_prices(prices or {}, where="training_backend.options.prices"), spending_cap_usd
             ),
-            retries=Retries(attempts=attempts),
+            retries=Retries(attempts=attempts, first_s=first_wait_s),
             lacks=read_lacks(lacks),
             images=images,
             checkpoint_ttl_s=checkpoint_ttl_s,

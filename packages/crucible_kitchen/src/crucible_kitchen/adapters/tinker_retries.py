@@ -35,6 +35,8 @@ class Retries:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigError(what=f"attempts = {self.attempts}", where="attempts", remedy="give 1 at least")
+        if self.first_s < 0:
+            raise ConfigError(what=f"{self.first_s} s", where="first_wait_s", remedy="give seconds ≥ 0")
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of the first try that goes through.
