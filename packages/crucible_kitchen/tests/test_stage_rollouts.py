@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_ir import DataError, DatasetRef, ServiceError, TrainError
+from crucible_ir import ConfigError, DataError, DatasetRef, ServiceError, TrainError
 from crucible_kitchen.environments.environment import Environments, HeldOutProblem, Material
 from crucible_kitchen.stages.begin_iteration import BeginIteration
 from crucible_kitchen.stages.build_env_group import BuildEnvGroup
@@ -59,7 +59,7 @@ from crucible_testing.letter_runs import letters_experiment
 from crucible_testing.letters import LetterBatches, LettersOptions
 from crucible_train.ports import Handle
 from crucible_train.renderers import get_renderer
-from crucible_train.rl import Origin, RLDataset
+from crucible_train.rl import EnvGroupBuilder, Origin, RLDataset
 from crucible_train.seeds import generator
 from crucible_train.types import (
     Datum,
@@ -377,6 +377,43 @@ def test_there_is_an_iteration_per_batch_and_epoch_up_to_a_limit(
             "held_out": 2,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("problems", "drop_last", "batches"), [(8, True, [4, 4]), (9, True, [4, 4]), (9, False, [4, 4, 1])]
+)
+def test_a_partial_batch_at_the_end_is_left_out_where_that_was_asked(
+    site: Path, monkeypatch: pytest.MonkeyPatch, problems: int, drop_last: bool, batches: list[int]
+) -> None:
+    def build(self: Any, material: Material) -> Environments:
+        return Environments(train=Uneven(problems, material.groups_per_batch))
+
+    monkeypatch.setattr("crucible_testing.letters.Letters.build", build)
+    bench = bench_of(site, drop_last=drop_last)
+    train = bench[ENVIRONMENTS].train
+    assert [len(train.get_batch(n)) for n in range(len(train))] == batches
+    assert bench[ITERATIONS] == len(batches)
+    bench.close()
+
+
+def test_fewer_problems_than_a_whole_batch_are_none(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crucible_testing.letters.Letters.build", lambda *_: Environments(train=Uneven(3, 4)))
+    with pytest.raises(ConfigError, match="no batch of 4 problems to train on"):
+        bench_of(site, drop_last=True)
+
+
+class Uneven:
+    """So many groups, the last batch perhaps a part of one."""
+
+    def __init__(self, groups: int, size: int) -> None:
+        self.groups = list(letters(groups).get_batch(0))
+        self.size = size
+
+    def get_batch(self, index: int) -> Sequence[EnvGroupBuilder]:
+        return self.groups[index * self.size : (index + 1) * self.size]
+
+    def __len__(self) -> int:
+        return -(-len(self.groups) // self.size)
 
 
 def test_an_environment_that_takes_rows_needs_a_dataset(site: Path) -> None:

@@ -1,13 +1,13 @@
-"""Problems in a given order, cut into batches."""
+"""Problems in a given order, cut into batches, and batches without a partial one at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crucible_train.rl import EnvGroupBuilder, ProblemEnv, ProblemGroup
+from crucible_train.rl import EnvGroupBuilder, ProblemEnv, ProblemGroup, RLDataset
 
-__all__ = ["BatchedProblems"]
+__all__ = ["BatchedProblems", "whole_batches"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +30,26 @@ class BatchedProblems:
     def __len__(self) -> int:
         """Number of batches."""
         return -(-len(self.problems) // self.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _First:
+    """The first ``count`` batches of a dataset."""
+
+    dataset: RLDataset
+    count: int
+
+    def get_batch(self, index: int) -> Sequence[EnvGroupBuilder]:
+        """The groups of one batch."""
+        return self.dataset.get_batch(index)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return self.count
+
+
+def whole_batches(dataset: RLDataset, batch_size: int) -> RLDataset:
+    """The dataset without its last batch, where that holds fewer than ``batch_size`` groups."""
+    last = len(dataset) - 1
+    whole = last < 0 or len(dataset.get_batch(last)) >= batch_size
+    return dataset if whole else _First(dataset=dataset, count=last)

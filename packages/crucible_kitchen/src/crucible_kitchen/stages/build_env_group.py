@@ -12,6 +12,7 @@ from crucible_ir.json_values import JsonObject
 from crucible_kitchen.catalog import environment
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.environments.batched import whole_batches
 from crucible_kitchen.environments.environment import Environment, Environments, Material
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -77,9 +78,13 @@ class BuildEnvGroup(Stage):
             bridge=ctx.port("python_bridge") if ctx.has_port("python_bridge") else None,
         )
         made = _once_each(ctx, self._environment("env_options").build(material))
+        if training.drop_last:
+            made = replace(made, train=whole_batches(made.train, training.batch_size))
         if len(made.train) == 0:
             raise ConfigError(
-                what="no problem to train on", where="dataset", remedy="look at limit and mapping"
+                what=f"no batch of {training.batch_size} problems to train on",
+                where="dataset",
+                remedy="look at limit and mapping; with drop_last=false a smaller batch counts too",
             )
         total = limited(training, len(made.train))
         ctx.set(ENVIRONMENTS, made)
