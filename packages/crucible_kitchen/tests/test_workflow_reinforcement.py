@@ -506,8 +506,10 @@ def test_what_cannot_be_done_is_refused_by_name_before_anything_runs(
 
 
 def test_streaming_and_sampling_ahead_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="exclude each other"):
-        ReinforcementOptions.parse({"env": "x", "stream_minibatches": 2, "max_steps_off_policy": 1})
+    both: dict[str, Any] = {"env": "x", "stream_minibatches": 2, "max_steps_off_policy": 1}
+    for made in (ReinforcementOptions.parse, lambda options: ReinforcementOptions(**options)):
+        with pytest.raises(ConfigError, match="^stream_minibatches: .* exclude each other; set one"):
+            made(both)
 
 
 # --- the workflow as data --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from crucible_ir import Contract, IfDef, LoopDef, PipelineNode, StageDef
+from crucible_ir import ConfigError, Contract, IfDef, LoopDef, PipelineNode, StageDef
 from crucible_ir.json_values import JsonObject
 from crucible_kitchen.workflows.supervised import opening
 
@@ -50,8 +50,10 @@ class RolloutOptions(Contract):
     @model_validator(mode="after")
     def _one_mode(self) -> RolloutOptions:
         if self.stream_minibatches and self.max_steps_off_policy:
-            raise ValueError(
-                "stream_minibatches and max_steps_off_policy exclude each other; set one of them to 0"
+            raise ConfigError(  # not a ValueError, so that it is one sentence however the options are made
+                what="stream_minibatches and max_steps_off_policy exclude each other",
+                where="stream_minibatches",
+                remedy="set one of them to 0",
             )
         return self
 
