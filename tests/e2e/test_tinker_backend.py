@@ -1,0 +1,177 @@
+"""Recipes on the Tinker SDK against ``crucible serve tinker``: the same batches and numbers as on the engine itself."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crucible_tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
+
+KEY = "tml-a-key-for-tests"
+WITHIN = 1e-5
+"""Difference of every metric of every step, relative where it is greater than 1. The engine under the server also
+scores positions without weight, so that float32 sums come in another order."""
+RECIPES = {
+    "sl_basic": ("data.path=tiny", "data.limit=64", "data.eval_limit=16", "batch_size=8", "eval_every=3"),
+    "preference": ("data.path=tiny", "data.limit=24", "data.eval_limit=8", "batch_size=4", "eval_every=2"),
+    "math_rl": (
+        "env=tiny",
+        "groups_per_batch=4",
+        "group_size=4",
+        "max_tokens=6",
+        "eval_limit=6",
+        "eval_every=2",
+    ),
+}
+SHARED = ("max_steps=6", "save_every=3", "learning_rate=1e-3", "renderer=role_colon")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server over the bundled model, in a process of its own."""
+    state = tmp_path_factory.mktemp("server")
+    model = f"Tiny/tiny={crucible_tiny.model_path()}"
+    options = ("--port", "0", "--json", "--state", str(state), "--api-key-env", "SERVER_KEY")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crucible_kitchen", "serve", "tinker", "--model", model, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"SERVER_KEY": KEY, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    told = ""
+    while not told.endswith("}\n"):
+        line = process.stdout.readline()
+        assert line, "the server ended"
+        told += line
+    yield json.loads(told)["url"]
+    process.terminate()
+    process.communicate(timeout=60)
+    gc.collect()  # the SDK forgets a connection whenever it opens a session; its warnings belong to this module
+
+
+@pytest.fixture
+def manifest(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A manifest that names the SDK as the training backend."""
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    path = tmp_path / "service.toml"
+    path.write_text(
+        f"""profile = "service"
+extends = "offline"
+[ports.training_backend]
+adapter = "tinker"
+[ports.training_backend.options]
+base_url = "{server}"
+api_key = {{ env = "TINKER_API_KEY" }}
+local_files_only = true
+prices = {{ "Tiny/tiny" = {{ train = 2.0, prefill = 0.5, sample = 1.0 }} }}
+spending_cap_usd = 100.0
+"""
+    )
+    return str(path)
+
+
+def without_service(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Metrics of the rows but those that only a service has."""
+    kept: list[dict[str, float]] = []
+    for row in rows:
+        kept.append(
+            {name: value for name, value in row["metrics"].items() if not name.startswith("service/")}
+        )
+    return kept
+
+
+def events_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event["data"] for event in map(json.loads, lines) if event["type"] == kind]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_learns_the_same_through_the_service_as_on_the_engine(
+    crucible: Any, manifest: str, rows: Callable[[Path], Any], recipe: str
+) -> None:
+    for model, *where in (["tiny"], ["Tiny/tiny", "-m", manifest]):
+        code, _, err = crucible("run", recipe, f"model={model}", *RECIPES[recipe], *SHARED, *where, "-q")
+        assert code == 0, err
+    here, there = (without_service(rows(folder)) for folder in crucible.run_dirs())
+    assert len(there) == len(here) >= 6
+    for one, other in zip(here, there, strict=True):
+        assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
+
+
+def test_what_was_trained_is_counted_and_was_foreseen(
+    crucible: Any, manifest: str, rows: Callable[[Path], Any]
+) -> None:
+    settings = (*RECIPES["sl_basic"], "learning_rate=1e-3", "renderer=role_colon")
+    code, _, err = crucible("run", "sl_basic", "model=Tiny/tiny", *settings, "-m", manifest, "-q")
+    assert code == 0, err
+    (run_dir,) = crucible.run_dirs()
+    last = [row["metrics"] for row in rows(run_dir) if "train_mean_nll" in row["metrics"]][-1]
+    trained = last["tokens/cumulative/trained"]
+    assert last["service/trained_tokens"] == trained
+    (estimate,) = events_of(run_dir, "cost.estimated")
+    assert estimate["tokens"]["trained"] == trained
+    assert estimate["usd"] == pytest.approx(trained * 2.0 / 1e6)
+    assert "expected cost: 0.0" in (run_dir / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_killed_run_goes_on_from_the_services_checkpoint(
+    crucible: Any, manifest: str, rows: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    settings = (
+        "model=Tiny/tiny",
+        *RECIPES["sl_basic"],
+        "save_every=2",
+        "renderer=role_colon",
+        "-m",
+        manifest,
+    )
+    code, _, err = crucible("run", "sl_basic", *settings, "-q")
+    assert code == 0, err
+    (whole,) = crucible.run_dirs()
+    crucible.home = tmp_path / "killed"
+    process = crucible.start("run", "sl_basic", *settings, "-q")
+    while process.poll() is None:
+        found = list(crucible.home.glob("runs/run_*/metrics.jsonl"))
+        if found and found[0].read_bytes().count(b"\n") >= 4:
+            break
+        try:
+            process.wait(timeout=0.005)
+        except subprocess.TimeoutExpired:
+            continue
+    assert process.poll() is None, process.communicate()[1]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (run_dir,) = crucible.run_dirs()
+    assert events_of(run_dir, "checkpoint.saved")[0]["checkpoint"]["path"].startswith("tinker://")
+    resumed = crucible.start("resume", run_dir.name, "-q")
+    _, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    for one, other in zip(without_service(rows(whole)), without_service(rows(run_dir)), strict=True):
+        assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
+
+
+def test_a_loss_that_the_service_lacks_is_refused_before_anything_is_spent(
+    crucible: Any, manifest: str
+) -> None:
+    text = Path(manifest).read_text(encoding="utf-8") + 'lacks = ["ppo"]\n'
+    Path(manifest).write_text(text, encoding="utf-8")
+    words = ("model=Tiny/tiny", *RECIPES["math_rl"], *SHARED, "loss=ppo", "-m", manifest, "--dry-run")
+    code, _, err = crucible("run", "math_rl", *words)
+    assert code == 2
+    assert "the backend has no loss 'ppo'" in err
+    code, _, err = crucible("run", "math_rl", *words[:-1], "lora_alpha=8")
+    assert code == 2
+    assert crucible.run_dirs() == []
