@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Metadata = dict[str, Any] | None
+_MOST = 2**31 - 1
+_MOST_SAMPLES = 2**63 - 1
 
 
 class CreateSession(Contract):
@@ -84,7 +86,7 @@ class CreateModel(Contract):
     """A new model in a session."""
 
     session_id: str
-    model_seq_id: int = Field(ge=0)
+    model_seq_id: int = Field(ge=0, le=_MOST)
     base_model: str
     user_metadata: Metadata = None
     lora_config: LoraBody | None = None
@@ -135,7 +137,7 @@ class SaveSamplerWeights(Contract):
     model_id: str
     seq_id: int | None = None
     path: str | None = None
-    sampling_session_seq_id: int | None = None
+    sampling_session_seq_id: int | None = Field(default=None, ge=0, le=_MOST)
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = None
     user_metadata: Metadata = None
@@ -147,7 +149,7 @@ class LoadWeights(Contract):
     model_id: str | None = None
     seq_id: int | None = None
     session_id: str | None = None
-    model_seq_id: int | None = None
+    model_seq_id: int | None = Field(default=None, ge=0, le=_MOST)
     base_model: str | None = None
     user_metadata: Metadata = None
     path: str
@@ -159,7 +161,7 @@ class CreateSamplingSession(Contract):
     """A sampler over a base model or saved weights."""
 
     session_id: str
-    sampling_session_seq_id: int = Field(ge=0)
+    sampling_session_seq_id: int = Field(ge=0, le=_MOST)
     base_model: str | None = None
     model_path: str | None = None
 
@@ -184,7 +186,7 @@ class Sample(Contract):
     sampling_session_id: str | None = None
     base_model: str | None = None
     model_path: str | None = None
-    seq_id: int | None = None
+    seq_id: int | None = Field(default=None, ge=0, le=_MOST_SAMPLES)
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int = 0
     topk_sample_logprobs: int = 0
@@ -228,7 +230,7 @@ class CopyWeights(Contract):
 
     source_path: str
     session_id: str | None = None
-    model_seq_id: int | None = None
+    model_seq_id: int | None = Field(default=None, ge=0, le=_MOST)
     destination_project_id: str | None = None
     ttl_seconds: int | None = None
 

@@ -108,7 +108,7 @@ def call_from_json(body: Mapping[str, Any], *, forward_only: bool = False) -> Tr
                 for name, value in item["loss_fn_inputs"].items()
             }
             data.append(Datum(prompt_from_json(item["model_input"], f"{where}.model_input"), inputs))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _bad(where, f"not a datum ({type(error).__name__}: {error})") from error
     config = work.get("loss_fn_config") or {}
     return TrainingCall(
@@ -135,13 +135,16 @@ def prompt_from_json(value: Mapping[str, Any], where: str = "prompt") -> ModelIn
         place = f"{where}.chunks[{index}]"
         try:
             if kind == "encoded_text":
-                chunks.append(EncodedTextChunk(tuple(map(int, chunk["tokens"]))))
+                tokens = tuple(map(int, chunk["tokens"]))
+                if any(not 0 <= token < 2**31 for token in tokens):
+                    raise _bad(place, "a token id that is negative or beyond 32 bits")
+                chunks.append(EncodedTextChunk(tokens))
             elif kind == "image":
                 data = base64.b64decode(chunk["data"], validate=True)
                 chunks.append(_image(data, chunk["format"], chunk.get("expected_tokens"), place))
             else:
                 raise _bad(place, f"a chunk of kind {kind!r}; text and images are read")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _bad(place, f"not a chunk ({type(error).__name__}: {error})") from error
     return ModelInput(tuple(chunks))
 

@@ -20,7 +20,7 @@ from crucible_gateway.tinker.overload import Backlog
 from crucible_gateway.tinker.promises import Outcome, Promise, Promises, failure
 from crucible_gateway.tinker.settings import Limits
 from crucible_gateway.tinker.store import Kept, Request, StateStore
-from crucible_ir import CheckpointRef, CrucibleError
+from crucible_ir import CheckpointRef, ConfigError, CrucibleError
 from crucible_train.ports import TrainingClient
 
 __all__ = ["Lane", "LaneContext", "Started", "Window", "remove_strays"]
@@ -82,6 +82,7 @@ class Lane:
     _running: list[asyncio.Task[None]] = field(default_factory=list)
     _pump: asyncio.Task[None] | None = None
     _closing: bool = False
+    _arriving: int = 0
 
     @classmethod
     def restored(cls, model_id: str, record: dict[str, Any], context: LaneContext) -> Lane:
@@ -117,10 +118,15 @@ class Lane:
         A request without a number (0) comes after all that are known.
 
         Raises:
+            ConfigError: the number is none that a client counts to.
             OverloadedError: too much waits; never for the request that the others wait for.
             StorageError: it cannot be kept.
         """
-        if request.seq <= 0:
+        if not 0 <= request.seq < 2**31:
+            raise ConfigError(
+                what=f"a request with the number {request.seq}", where="seq_id", remedy="count from 1"
+            )
+        if request.seq == 0:
             last = max(self._waiting, default=self._next - 1)
             request = Request(
                 seq=last + 1, operation=request.operation, media=request.media, body=request.body
@@ -132,6 +138,7 @@ class Lane:
         if request.seq != self._next:
             self.context.backlog.admit_request(len(self._waiting), len(request.body))
         promise = promises.open(id)
+        self._arriving += 1
         try:
             if len(request.body) > _LARGE:
                 await asyncio.to_thread(self.context.store.accept, self.model_id, request)
@@ -140,6 +147,8 @@ class Lane:
         except BaseException:
             promises.forget([id])
             raise
+        finally:
+            self._arriving -= 1
         self._enqueue(request)
         return promise
 
@@ -160,6 +169,8 @@ class Lane:
         self._wake.set()
         if pump is not None:
             await pump
+        while self._arriving:
+            await asyncio.sleep(0.001)
         await self.settle()
         if self.client is not None:
             try:
@@ -173,7 +184,7 @@ class Lane:
 
     def busy(self) -> bool:
         """Whether there is something that the lane could do now."""
-        return bool(self._running) or self._next in self._waiting
+        return bool(self._running) or bool(self._arriving) or self._next in self._waiting
 
     async def snapshot(self, client: TrainingClient) -> CheckpointRef:
         """The model's present state on disk under a name of its own."""
@@ -258,7 +269,7 @@ class Lane:
         """A state that cannot be written now is tried again later; the requests are still there."""
         try:
             await self._cover()
-        except CrucibleError:
+        except Exception:  # noqa: BLE001 - whatever it is, the queue of the model goes on
             self._steps = 0
 
     async def _cover(self) -> None:

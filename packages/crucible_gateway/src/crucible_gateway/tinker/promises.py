@@ -67,12 +67,14 @@ class Promise:
 
 
 class Promises:
-    """All promises by id; those that were read stay a while, the oldest go first."""
+    """All promises by id. Results that were read stay, up to a number and a size; the oldest go first."""
 
-    def __init__(self, *, kept: int) -> None:
+    def __init__(self, *, kept: int, kept_bytes: int) -> None:
         self._kept = kept
+        self._kept_bytes = kept_bytes
         self._all: dict[str, Promise] = {}
-        self._read: OrderedDict[str, None] = OrderedDict()
+        self._read: OrderedDict[str, int] = OrderedDict()
+        self._read_bytes = 0
         self._logs: dict[str, CompletionLog] = {}
 
     def __len__(self) -> int:
@@ -92,22 +94,24 @@ class Promises:
     def settle(self, promise: Promise, outcome: Outcome) -> None:
         """Give a promise its result and tell those who poll its group."""
         promise.settle(outcome)
-        if promise.group and self._all.get(promise.id) is promise:
-            self._log(promise.group).add(promise.id, outcome)
+        if promise.group in self._logs and self._all.get(promise.id) is promise:
+            self._logs[promise.group].add(promise.id, outcome)
 
     def mark_read(self, promise: Promise) -> None:
         """The result was sent; it is kept for a client that did not get it, up to the limit."""
         promise.read = True
-        self._read[promise.id] = None
+        size = len(promise.outcome.body) if promise.outcome is not None else 0
+        self._read_bytes += size - self._read.get(promise.id, 0)
+        self._read[promise.id] = size
         self._read.move_to_end(promise.id)
-        while len(self._read) > self._kept:
-            self._all.pop(self._read.popitem(last=False)[0], None)
+        while len(self._read) > self._kept or self._read_bytes > self._kept_bytes:
+            self.forget([next(iter(self._read))])
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop promises, read or not."""
         for id in ids:
             self._all.pop(id, None)
-            self._read.pop(id, None)
+            self._read_bytes -= self._read.pop(id, 0)
 
     def forget_prefix(self, prefix: str) -> None:
         """Drop promises and logs whose names start with ``prefix``."""
@@ -127,11 +131,17 @@ class Promises:
     async def completions(
         self, group: str, cursor: int, timeout_s: float
     ) -> tuple[list[dict[str, Any]], int]:
-        """What came to an end in ``group`` after ``cursor``, and the new cursor; waits for the first one."""
-        return await self._log(group).after(cursor, timeout_s)
+        """What came to an end in ``group`` after ``cursor``, and the new cursor; waits for the first one.
 
-    def _log(self, group: str) -> CompletionLog:
-        return self._logs.setdefault(group, CompletionLog())
+        Endings are noted from the first question on; it is told those that are known then.
+        """
+        log = self._logs.get(group)
+        if log is None:
+            log = self._logs[group] = CompletionLog()
+            for promise in self._all.values():
+                if promise.group == group and promise.outcome is not None:
+                    log.add(promise.id, promise.outcome)
+        return await log.after(cursor, timeout_s)
 
 
 class CompletionLog:

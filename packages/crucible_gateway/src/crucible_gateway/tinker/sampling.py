@@ -144,6 +144,8 @@ class SamplingWork:
                 remedy="give 1 to the prompt's length less one",
             )
         asked = body.sampling_params
+        if asked.seed is not None and asked.seed < 0:
+            raise ConfigError(what=f"seed = {asked.seed}", where="seed", remedy="give 0 or more")
         stop = asked.stop if isinstance(asked.stop, str) or asked.stop is None else list(asked.stop)
         return SamplingParams(
             max_tokens=self._max_tokens(sampler_id, asked.max_tokens, prompt.length),
@@ -156,6 +158,11 @@ class SamplingWork:
 
     def _max_tokens(self, sampler_id: str, asked: int | None, prompt: int) -> int:
         if asked is not None:
+            most = self._settings.limits.max_tokens
+            if asked > most:
+                raise ConfigError(
+                    what=f"max_tokens = {asked}", where="max_tokens", remedy=f"ask for {most} at most"
+                )
             return asked
         model = self._settings.model(str(self._samplers.find(sampler_id)["base_model"]))
         if model is None or model.max_length is None:

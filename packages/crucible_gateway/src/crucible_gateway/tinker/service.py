@@ -48,7 +48,7 @@ class TinkerService:
         self.sessions = SessionBook(self.store, clock=clock)
         self.checkpoints = CheckpointLibrary(self.store, clock=clock)
         self.samplers = SamplerPool(backend, self.store, settings, self.checkpoints)
-        self.promises = Promises(kept=settings.limits.kept_results * 16)
+        self.promises = Promises(kept=settings.limits.kept_results, kept_bytes=settings.limits.kept_bytes)
         self.backlog = Backlog(limits=settings.limits)
         self.sampling = SamplingWork(self.samplers, self.promises, self.backlog, settings, self.meters)
         work = TrainingWork(backend, settings, self.checkpoints, self.samplers, self.meters)
@@ -82,9 +82,7 @@ class TinkerService:
 
     async def close(self) -> None:
         """Finish what the engine has, write every model's state, and free everything."""
-        for task in list(self._creating):
-            with suppress(asyncio.CancelledError):
-                await task
+        await self.settled()
         await self.sampling.close()
         for lane in list(self._lanes.values()):
             with suppress(CrucibleError):
@@ -92,6 +90,11 @@ class TinkerService:
         await self.samplers.close()
         await self.backend.close()
         self.store.close()
+
+    async def settled(self) -> None:
+        """Return once no model is being made."""
+        while self._creating:
+            await asyncio.wait(self._creating)
 
     async def tidy(self) -> None:
         """Remove expired checkpoints; free the memory of sessions that have been silent for long."""
@@ -101,7 +104,9 @@ class TinkerService:
                 lane = self._lanes.get(model_id)
                 if lane is not None and lane.client is not None and not lane.busy():
                     await lane.close(keep=True)
-                    self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
+                    fresh = self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
+                    if fresh.waiting:  # came while the old one was closed
+                        fresh.begin()
 
     async def finish_session(self, session_id: str, status: str, detail: str | None) -> None:
         """End a session: its models and unnamed weights go, its checkpoints stay."""
@@ -309,6 +314,11 @@ class TinkerService:
             await client.load_state(self.checkpoints.ref(source.path), with_optimizer=source.optimizer)
             ref = await lane.snapshot(client)
             record["snapshot"] = ref.model_dump(mode="json")
+        try:
+            self.sessions.touch(str(record["session_id"]))
+        except NotFoundError:  # it ended meanwhile
+            await client.close()
+            raise
         lane.client = client
         record["status"] = "ready"
         self._keep(model_id, record)

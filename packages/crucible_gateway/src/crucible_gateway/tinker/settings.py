@@ -38,12 +38,16 @@ class Limits:
     """Training requests of one model that the engine has at once."""
     snapshot_steps: int = 20
     """Optimiser steps after which a model's state is written, so that a restart repeats no more than these."""
-    kept_results: int = 64
-    """Results per model that are kept after they were read, for clients that ask again."""
+    kept_results: int = 1024
+    """Results that are kept after they were read, for clients that ask again."""
+    kept_bytes: int = 64 * 1024 * 1024
+    """Bytes of such results."""
     kept_samplers: int = 16
     """Unnamed sampler weights per model that are kept on disk."""
     open_samplers: int = 8
     """Samplers that are held in memory at once."""
+    max_tokens: int = 1024 * 1024
+    """Tokens of one continuation."""
     num_samples: int = 1024
     """Continuations of one sampling request."""
     poll_s: float = 30.0
