@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import crucible_tiny
@@ -175,3 +176,25 @@ def test_a_loss_that_the_service_lacks_is_refused_before_anything_is_spent(
     code, _, err = crucible("run", "math_rl", *words[:-1], "lora_alpha=8")
     assert code == 2
     assert crucible.run_dirs() == []
+
+
+def test_an_adapter_trained_on_the_service_comes_home_equal_to_the_engines_own(
+    crucible: Any, manifest: str, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    settings = (*RECIPES["sl_basic"], *SHARED)
+    for model, *where in (["tiny"], ["Tiny/tiny", "-m", manifest]):
+        code, _, err = crucible("run", "sl_basic", f"model={model}", *settings, *where, "-q")
+        assert code == 0, err
+    found = []
+    for run_dir in crucible.run_dirs():
+        to = tmp_path / f"adapter-{run_dir.name}"
+        code, _, err = crucible("export", run_dir.name, str(to), "--weights", "step_000006", "--adapter")
+        assert code == 0, err
+        assert (to / "adapter_config.json").is_file()
+        found.append(load_file(to / "adapter_model.safetensors"))
+    assert found[0].keys() == found[1].keys()
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, atol=WITHIN)
+    assert any(np.abs(values).max() > 100 * WITHIN for values in found[0].values())

@@ -27,6 +27,7 @@ from crucible_ir import (
 )
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
 from crucible_kitchen.adapters.tinker_cost import Tokens
+from crucible_kitchen.adapters.tinker_export import download
 from crucible_testing.backend import BigramBackend
 from crucible_testing.contracts.training import make_datum
 from crucible_testing.gateway import MODEL
@@ -355,13 +356,45 @@ def test_a_name_that_no_checkpoint_can_have_is_refused_at_once(
         opened(connect(served), tmp_path).save_state(name)
 
 
-def test_weights_on_the_service_are_not_exported_from_here(
+def test_what_the_service_does_not_hand_out_is_not_exported(
     served: Any, connect: Connect, tmp_path: Path
 ) -> None:
     backend = connect(served)
-    ref = opened(backend, tmp_path).save_weights_for_sampler("final").result()
-    with pytest.raises(ConfigError, match="tinker checkpoint"):
-        backend.export(ref, tmp_path / "out", merge=True)
+    client = opened(backend, tmp_path)
+    weights, state = client.save_weights_for_sampler("final").result(), client.save_state("one").result()
+    with pytest.raises(ConfigError, match="adapters, not whole models"):
+        backend.export(state, tmp_path / "out", merge=True)
+    with pytest.raises(ConfigError, match="sampler weights"):
+        backend.export(weights, tmp_path / "out", merge=False)
+    with pytest.raises(ConflictError, match="not empty"):
+        backend.export(state, tmp_path, merge=False)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "", "a/../../x", "a\\b"])
+def test_a_file_that_leads_out_of_the_export_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(IntegrityError, match="names a file"):
+        download({name: "http://127.0.0.1:9/"}, tmp_path / "out")
+
+
+def test_a_file_that_cannot_be_fetched_leaves_no_folder(served: Any, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="could not be fetched"):
+        download({"a": f"{served.url}/nothing"}, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_finishes_training_and_gives_up_on_samples(
+    serve_anywhere: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    engine = BigramBackend()
+    backend = connect(serve_anywhere(engine))
+    client = opened(backend, tmp_path)
+    sampler = asyncio.run(backend.create_sampling_client(MODEL))
+    handles = [client.forward_backward(DATA), client.optim_step(STEP)]
+    sample = sampler.sample(ModelInput.from_ints([1]), SamplingParams(max_tokens=2))
+    asyncio.run(backend.close())
+    assert all(handle.done() for handle in handles)
+    assert handles[1].result().metrics["service/trained_tokens"] == 6
+    assert sample.done()
 
 
 # --- sampling, tokenizer, the SDK ------------------------------------------------------------------------------

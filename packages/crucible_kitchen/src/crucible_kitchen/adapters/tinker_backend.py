@@ -11,6 +11,7 @@ from crucible_ir import CheckpointRef, ConfigError, digest_of
 from crucible_kitchen.adapters.tinker_checkpoints import list_pointers, locate
 from crucible_kitchen.adapters.tinker_connection import Connection, require_sdk
 from crucible_kitchen.adapters.tinker_cost import Ledger, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_export import export_adapter
 from crucible_kitchen.adapters.tinker_limits import read_lacks
 from crucible_kitchen.adapters.tinker_retries import Retries
 from crucible_kitchen.adapters.tinker_sampling import TinkerSampler
@@ -76,6 +77,7 @@ class TinkerBackend:
         self._tokenizer = tokenizer
         self._local_files_only = local_files_only
         self._tokenizers: dict[str, Tokenizer] = {}
+        self._clients: list[TinkerTraining] = []
 
     def capabilities(self) -> BackendCapabilities:
         """What the service can promise; asks it once.
@@ -125,7 +127,7 @@ class TinkerBackend:
             NotFoundError: the model is not served, or has no tokenizer that can be loaded.
         """
         if base_model not in self._tokenizers:
-            self._service.limits().model(base_model)
+            (await asyncio.to_thread(self._service.limits)).model(base_model)
             location = self._tokenizer or await self._told_tokenizer(base_model)
             self._tokenizers[base_model] = await asyncio.to_thread(
                 load_served_tokenizer, location, local_files_only=self._local_files_only
@@ -155,7 +157,8 @@ class TinkerBackend:
             idempotent=False,
         )
         self._service.note(spec.base_model, sdk)
-        return TinkerTraining(sdk, spec, self._service)
+        self._clients.append(TinkerTraining(sdk, spec, self._service))
+        return self._clients[-1]
 
     async def create_sampling_client(
         self, base_model: str, weights: CheckpointRef | None = None
@@ -189,19 +192,27 @@ class TinkerBackend:
         return list_pointers(checkpoint_dir)
 
     def export(self, weights: CheckpointRef, destination: Path, *, merge: bool) -> Path:
-        """Not offered: the service hands out files by its own means.
+        """Write a saved state's adapter so that ``peft`` loads it.
 
         Raises:
-            ConfigError: always; names the command.
+            ConfigError: a whole model is asked for, or the adapter of sampler weights; the service has neither.
+            ConflictError: ``destination`` exists and is not empty.
         """
-        raise ConfigError(
-            what=f"weights on the service ({locate(weights).path}) are not exported from here",
-            where="export",
-            remedy="use the SDK's own command: tinker checkpoint download PATH",
-        )
+        if merge:
+            raise ConfigError(
+                what="the service hands out adapters, not whole models",
+                where="export",
+                remedy="ask for the adapter (--adapter), and merge it with peft",
+            )
+        return export_adapter(self._service.connection, locate(weights), destination)
 
     async def close(self) -> None:
-        """End the session: samplers without a name go, saved checkpoints stay; closing twice is harmless."""
+        """Finish training that was submitted, then end the session.
+
+        Samples under way are given up, samplers without a name go, saved checkpoints stay. Closing twice is harmless.
+        """
+        for client in self._clients:
+            await client.close()
         await self._service.connection.close()
 
     async def _told_tokenizer(self, base_model: str) -> str:

@@ -26,6 +26,7 @@ TESTED = "0.38."
 """Versions of the SDK that the adapter is tested with begin with this."""
 _TELEMETRY = "TINKER_TELEMETRY"
 _PREFIXES = ("tml-", "eyJ")
+_LEAVE_S = 30.0
 _environment = threading.Lock()
 
 
@@ -82,17 +83,20 @@ class Connection:
             raise
         return asyncio.run_coroutine_threadsafe(work, loop)
 
-    def supported_models(self) -> list[Any]:
-        """What the service says that it serves; needs no session."""
+    def rest(self, call: Callable[[tinker.RestClient], Any], *, where: str) -> Any:
+        """The result of a future of the client that needs no session; waits for it.
+
+        Raises:
+            CrucibleError: the call failed, in our words.
+        """
         import tinker
 
         try:
             with self._choice():
-                rest = tinker.RestClient(base_url=self._base_url, api_key=self._api_key)
-                asked = rest.get_server_capabilities()
-            return list(asked.future().result().supported_models)
+                future = call(tinker.RestClient(base_url=self._base_url, api_key=self._api_key))
+            return future.future().result()
         except Exception as error:
-            raise explained(error, where="tinker service", idempotent=True) from error
+            raise explained(error, where=where, idempotent=True) from error
 
     async def ask(self, call: Callable[[tinker.ServiceClient], Any], *, where: str, idempotent: bool) -> Any:
         """The result of a future of the session's client; opens the session if need be.
@@ -107,15 +111,22 @@ class Connection:
             raise explained(error, where=where, idempotent=idempotent) from error
 
     async def close(self) -> None:
-        """End the session and the thread; closing twice is harmless."""
+        """Give up on what is still under way, end the session and the thread; closing twice is harmless.
+
+        A service that does not take leave in time ends the session by itself, when no more heartbeats come.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             service, loop, thread = self._service, self._loop, self._thread
+        if loop is not None and thread is not None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_give_up(), loop))
         if service is not None:
             try:
-                await asyncio.wrap_future(service.close("success").future())
+                await asyncio.wait_for(asyncio.wrap_future(service.close("success").future()), _LEAVE_S)
+            except TimeoutError:
+                pass
             except Exception as error:
                 raise explained(error, where="end of the session", idempotent=True) from error
         if loop is not None and thread is not None:
@@ -164,6 +175,14 @@ class Connection:
                     del os.environ[_TELEMETRY]
                 else:
                     os.environ[_TELEMETRY] = before
+
+
+async def _give_up() -> None:
+    """Cancel every other task of the running loop, and wait until it is gone."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _usable(key: str | None) -> str:

@@ -42,7 +42,10 @@ class Service:
         """
         with self._asking:
             if self._limits is None:
-                models = tuple(_served(model) for model in self.connection.supported_models())
+                told = self.connection.rest(
+                    lambda client: client.get_server_capabilities(), where="tinker service"
+                )
+                models = tuple(_served(model) for model in told.supported_models)
                 self._limits = Limits(models=models, lacks=self.lacks, images=self.images)
             return self._limits
 
