@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from crucible_torch import LocalBackend
 from crucible_train.losses import LOSSES
 from crucible_train.ports import CustomLoss, TrainingSpec
 from crucible_train.preference import DpoSettings, PairDatums, dpo_loss, interleaved, sequence_logprobs
+from crucible_train.rl import inputs_for_loss
 from crucible_train.types import AdamParams, Datum, LoraConfig, ModelInput, TensorData
 
 CONFIG: dict[str, dict[str, float]] = {
@@ -157,3 +159,114 @@ def test_preferences_are_learned_through_the_custom_loss(
     assert found[-1]["dpo_loss"] < found[1]["dpo_loss"] < found[0]["dpo_loss"]
     assert found[-1]["accuracy"] == 1.0
     assert found[-1]["margin"] > 0
+
+
+# --- what is computed --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def head_passes(client: Any) -> Iterator[list[int]]:
+    """Positions of every pass over the output layer."""
+    seen: list[int] = []
+    hook = client._trainer.model.module.get_output_embeddings().register_forward_pre_hook(
+        lambda module, args: seen.append(len(args[0]))
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", POLICY)
+def test_sampled_positions_pass_the_output_layer_once_and_others_not_at_all(
+    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path, name: str
+) -> None:
+    client = make_client(make_backend(head_rows=11), qwen3, tmp_path)
+    data = [inputs_for_loss(datum, name) for datum in sampled(client)]
+    with head_passes(client) as seen:
+        output = client.forward_backward(data, name, CONFIG.get(name, {})).result()
+    sampled_tokens = (12 - 2) + (5 - 2) + (9 - 2)
+    assert sum(seen) == sampled_tokens
+    assert max(seen) <= 11
+    everywhere = client.forward(data, name, CONFIG.get(name, {})).result().logprobs
+    for found, whole in zip(output.logprobs, everywhere, strict=True):
+        np.testing.assert_allclose(found[2:], whole[2:], atol=1e-5)
+        assert not found[:2].any()
+
+
+def test_a_sequence_longer_than_a_piece_has_the_ratio_of_the_whole_sequence(
+    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path
+) -> None:
+    grads = []
+    for rows in (1024, 3):
+        client = make_client(make_backend(head_rows=rows), qwen3, tmp_path / str(rows))
+        data = sampled(client)
+        with head_passes(client) as seen:
+            client.forward_backward(data, "gspo").result()
+        assert max(seen) <= rows
+        grads.append(client._trainer.gradients.take())
+    for key, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][key], grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICY) - {"dro"}))
+@pytest.mark.parametrize("masked", [True, False])
+def test_sequences_without_an_advantage_cost_no_gradient_and_keep_their_log_probabilities(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path, name: str, masked: bool
+) -> None:
+    client = make_client(backend, qwen3, tmp_path)
+    data = sampled(client)
+    flat = dict(data[0].loss_fn_inputs)
+    flat["advantages"] = TensorData.of(np.zeros(12), dtype="float32")
+    data[0] = Datum(data[0].model_input, flat)
+    if not masked:
+        data = [inputs_for_loss(datum, name) for datum in data]
+    kept = [inputs_for_loss(datum, name) for datum in data[1:]]
+    client.forward_backward(kept, name).result()
+    expected = client._trainer.gradients.take()
+    graded: list[bool] = []
+    hook = client._trainer.model.module.base_model.register_forward_pre_hook(
+        lambda module, args: graded.append(torch.is_grad_enabled())
+    )
+    output = client.forward_backward(data, name).result()
+    hook.remove()
+    assert sorted(graded) == [False, True]
+    for key, grad in client._trainer.gradients.take().items():
+        torch.testing.assert_close(grad, expected[key], atol=1e-6, rtol=1e-4)
+    everywhere = client.forward(data, name).result().logprobs
+    np.testing.assert_allclose(output.logprobs[0][2:], everywhere[0][2:], atol=1e-5)
+
+
+def test_a_batch_without_any_advantage_is_a_step_of_zero(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path
+) -> None:
+    client = make_client(backend, qwen3, tmp_path)
+    data = []
+    for datum in sampled(client):
+        flat = np.zeros(datum.model_input.length)
+        inputs = {**datum.loss_fn_inputs, "advantages": TensorData.of(flat, dtype="float32")}
+        data.append(Datum(datum.model_input, inputs))
+    assert client.forward_backward(data, "ppo").result().metrics["loss:sum"] == 0
+    assert client.optim_step(AdamParams(learning_rate=1e-3)).result().metrics["unclipped_grad_l2:mean"] == 0
+
+
+@pytest.mark.parametrize("name", POLICY)
+def test_a_token_sampled_with_certainty_has_its_log_probability_without_a_mask(
+    backend: LocalBackend, qwen3: Path, tmp_path: Path, name: str
+) -> None:
+    client = make_client(backend, qwen3, tmp_path)
+    data = []
+    for datum in sampled(client):
+        certain = datum.loss_fn_inputs["logprobs"].array.copy()
+        certain[[2, 3, -1]] = 0
+        flat = np.zeros_like(certain)
+        inputs = {
+            **datum.loss_fn_inputs,
+            "logprobs": TensorData.of(certain, dtype="float32"),
+            "advantages": TensorData.of(flat, dtype="float32"),
+        }
+        data.append(inputs_for_loss(Datum(datum.model_input, inputs), name))
+    output = client.forward_backward(data, name, CONFIG.get(name, {})).result()
+    everywhere = client.forward(data, name, CONFIG.get(name, {})).result().logprobs
+    for found, whole in zip(output.logprobs, everywhere, strict=True):
+        np.testing.assert_allclose(found[2:], whole[2:], atol=1e-5)

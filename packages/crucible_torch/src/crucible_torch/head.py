@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 
 from crucible_torch.model import LoadedModel
 
-__all__ = ["score"]
+__all__ = ["Coefficients", "pieces_of", "score"]
+
+Coefficients = Callable[[slice, torch.Tensor], torch.Tensor]
+"""∂loss/∂logprobs (r, K) of the rows in a slice, given their log-probabilities (r, K)."""
+
+
+def pieces_of(rows: int, head_rows: int) -> list[slice]:
+    """All rows, at most ``head_rows`` in a piece."""
+    return [slice(start, min(start + head_rows, rows)) for start in range(0, rows, head_rows)]
 
 
 def score(
@@ -14,19 +24,19 @@ def score(
     states: torch.Tensor,
     targets: torch.Tensor,
     *,
-    coefficients: torch.Tensor | None,
-    head_rows: int,
+    coefficients: Coefficients | None,
+    pieces: Iterable[slice],
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probabilities (R, K) float32 of ``targets`` (R, K) after ``states`` (R, width).
 
     With ``coefficients`` c (R, K) the second result is ∂(Σ c·lp)/∂states, and the gradient for the head's own
-    weights is added to them. Logits exist for ``head_rows`` positions at once. The gradient for the logits
-    z of a position is analytic: Σₖ cₖ·(onehot(targetₖ) − softmax(z)).
+    weights is added to them. Logits exist for one of ``pieces`` at once; together these are all rows. The
+    coefficients of a piece are asked for when its log-probabilities are known. The gradient for the logits z of
+    a position is analytic: Σₖ cₖ·(onehot(targetₖ) − softmax(z)).
     """
     logprobs = torch.empty(targets.shape, dtype=torch.float32, device=states.device)
-    grads = None if coefficients is None else torch.empty_like(states)
-    for start in range(0, states.shape[0], head_rows):
-        part = slice(start, start + head_rows)
+    grads = None if coefficients is None else torch.zeros_like(states)
+    for part in pieces:
         piece = states[part].detach().requires_grad_(grads is not None)
         with torch.set_grad_enabled(grads is not None):
             logits = model.logits(piece)
@@ -39,7 +49,9 @@ def score(
             logprobs[part] = picked - total.log()
             if coefficients is None or grads is None:
                 continue
-            factor = coefficients[part]
+            factor = coefficients(part, logprobs[part])
+            if not bool(factor.any()):
+                continue
             slope = powers.mul_(factor.sum(dim=1, keepdim=True).neg_().div_(total))
             slope.scatter_add_(1, targets[part], factor)
         torch.autograd.backward(logits, slope.to(logits.dtype))

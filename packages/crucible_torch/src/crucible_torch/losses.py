@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crucible_torch.packing import Example
+from crucible_torch.packing import Example, weighted_positions
 from crucible_train import losses as references
 from crucible_train.losses import LossSpec, cross_entropy
 from crucible_train.types import LossConfig
@@ -19,6 +20,8 @@ from crucible_train.types import LossConfig
 __all__ = ["LOSSES", "Loss", "LossTerm", "find_loss"]
 
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+_MASKS = ("mask", "sequence_ratio_mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +36,15 @@ class LossTerm:
 class Loss:
     """A loss: its reference and how it is computed from log-probabilities (N, K).
 
-    ``linear`` says that the gradient does not depend on the log-probabilities: ``term`` may then be asked
-    for it before they are known, and one pass over the head does. ``weighted`` says that positions of
-    weight 0 have no part in it.
+    ``reach`` is what the gradient at a position depends on: no log-probability, the one of the position, or those
+    of the whole sequence. ``counted`` (N,) are the positions whose log-probabilities the loss or its metrics
+    read; ``graded`` tells whether an example has a gradient at all.
     """
 
     spec: LossSpec
-    linear: bool
-    weighted: bool
+    reach: Literal["nothing", "position", "sequence"]
+    counted: Callable[[Example], BoolArray]
+    graded: Callable[[Example], bool]
     term: Callable[[Example, FloatArray, LossConfig], LossTerm]
 
     @property
@@ -58,7 +62,7 @@ class Loss:
         self.spec.check(config)
         for example in examples:
             self.spec.check_inputs(example.datum, f"data[{example.index}]")
-        if not self.linear:  # settings out of range are named before the model runs
+        if self.reach != "nothing":  # settings out of range are named before the model runs
             self.term(examples[0], np.zeros_like(examples[0].targets, dtype=np.float32), config)
 
 
@@ -82,12 +86,57 @@ def _reference(spec: LossSpec) -> Callable[[Example, FloatArray, LossConfig], Lo
     return term
 
 
-LOSSES: Mapping[str, Loss] = {
-    name: Loss(spec=spec, linear=False, weighted=False, term=_reference(spec))
-    for name, spec in references.LOSSES.items()
-} | {
+def _sampled_positions(example: Example) -> BoolArray:
+    """Where a token was sampled or has an advantage.
+
+    Without a mask nothing tells a token sampled with log-probability 0 from one of the prompt. Then it is
+    everything from the first advantage or recorded log-probability on, and everything if there is no advantage.
+    """
+    inputs = example.datum.loss_fn_inputs
+
+    def signs(*names: str) -> BoolArray:
+        found = np.zeros(example.length, dtype=np.bool_)
+        for name in names:
+            if name in inputs:
+                found |= (inputs[name].array.reshape(example.length, -1) != 0).any(axis=1)
+        return found
+
+    if any(name in inputs for name in _MASKS):
+        return signs(*_MASKS, "advantages", "weights")
+    found = signs("advantages", "logprobs", "weights")
+    found[int(found.argmax()) if _has_advantage(example) else 0 :] = True
+    return found
+
+
+def _pulled_positions(example: Example) -> BoolArray:
+    """As dro counts: where its mask is, and everywhere without one."""
+    if "mask" in example.datum.loss_fn_inputs:
+        return _sampled_positions(example)
+    return np.ones(example.length, dtype=np.bool_)
+
+
+def _has_advantage(example: Example) -> bool:
+    return bool(example.datum.loss_fn_inputs["advantages"].array.any())
+
+
+def _policy(spec: LossSpec) -> Loss:
+    pulls = spec.name == "dro"  # at every token, whatever its advantage
+    return Loss(
+        spec=spec,
+        reach="sequence" if spec.name == "gspo" else "position",
+        counted=_pulled_positions if pulls else _sampled_positions,
+        graded=(lambda example: True) if pulls else _has_advantage,
+        term=_reference(spec),
+    )
+
+
+LOSSES: Mapping[str, Loss] = {name: _policy(spec) for name, spec in references.LOSSES.items()} | {
     "cross_entropy": Loss(
-        spec=references.LOSSES["cross_entropy"], linear=True, weighted=True, term=_cross_entropy
+        spec=references.LOSSES["cross_entropy"],
+        reach="nothing",
+        counted=weighted_positions,
+        graded=lambda example: True,
+        term=_cross_entropy,
     )
 }
 

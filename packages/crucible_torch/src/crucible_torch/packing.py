@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,12 @@ __all__ = [
     "read_examples",
     "rows_of",
     "text_tokens",
+    "weighted_positions",
 ]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Examples side by side: tokens and positions (T,), and the runs of equal length."""
+    """Examples side by side: tokens and positions (T,), and the runs of equal length.
+
+    ``graded`` is False if no example has a gradient.
+    """
 
     examples: tuple[Example, ...]
     tokens: IntArray
     positions: IntArray
     runs: tuple[Run, ...]
+    graded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +165,23 @@ def check_ids(name: str, ids: IntArray, vocab_size: int, where: str) -> None:
         )
 
 
-def micro_batches(examples: Sequence[Example], budget: int) -> list[MicroBatch]:
-    """Longest first, filled up to ``budget`` tokens; equal lengths lie together. Same input, same batches."""
+def micro_batches(
+    examples: Sequence[Example], budget: int, graded: Callable[[Example], bool] | None = None
+) -> list[MicroBatch]:
+    """Longest first, filled up to ``budget`` tokens; equal lengths lie together. Same input, same batches.
+
+    Examples that are not ``graded`` have batches of their own.
+    """
     order = sorted(examples, key=lambda example: -example.length)
+    with_gradient = [example for example in order if graded is None or graded(example)]
+    without = [example for example in order if graded is not None and not graded(example)]
+    return [
+        *(_pack(group, graded=True) for group in _filled(with_gradient, budget)),
+        *(_pack(group, graded=False) for group in _filled(without, budget)),
+    ]
+
+
+def _filled(order: Sequence[Example], budget: int) -> list[list[Example]]:
     groups: list[list[Example]] = []
     room = -1
     for example in order:
@@ -170,10 +190,10 @@ def micro_batches(examples: Sequence[Example], budget: int) -> list[MicroBatch]:
             room = budget
         groups[-1].append(example)
         room -= example.length
-    return [_pack(group) for group in groups]
+    return groups
 
 
-def _pack(examples: Sequence[Example]) -> MicroBatch:
+def _pack(examples: Sequence[Example], *, graded: bool) -> MicroBatch:
     runs: list[Run] = []
     start = 0
     for example in examples:
@@ -188,19 +208,25 @@ def _pack(examples: Sequence[Example]) -> MicroBatch:
         tokens=np.concatenate([example.tokens for example in examples]),
         positions=np.concatenate([np.arange(example.length) for example in examples]),
         runs=tuple(runs),
+        graded=graded,
     )
 
 
-def rows_of(batch: MicroBatch, *, weighted_only: bool) -> Rows:
-    """Every position, or those with a weight that is not zero (all of an example without weights)."""
+def weighted_positions(example: Example) -> BoolArray:
+    """Where a weight is not zero (N,); everywhere in an example without weights."""
+    if example.weights is None:
+        return np.ones(example.length, dtype=np.bool_)
+    found: BoolArray = (example.weights != 0).any(axis=1)
+    return found
+
+
+def rows_of(batch: MicroBatch, counted: Callable[[Example], BoolArray] | None) -> Rows:
+    """Every position, or those that are ``counted`` (N,) in their example."""
     width = max(example.targets.shape[1] for example in batch.examples)
     index, targets, spans, places = [], [], [], []
     start = count = 0
     for example in batch.examples:
-        if weighted_only and example.weights is not None:
-            place = np.flatnonzero(example.weights.any(axis=1))
-        else:
-            place = np.arange(example.length)
+        place = np.arange(example.length) if counted is None else np.flatnonzero(counted(example))
         wide = np.zeros((len(place), width), dtype=np.int64)
         wide[:, : example.targets.shape[1]] = example.targets[place]
         index.append(start + place)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from crucible_ir.errors import DataError, TrainError
 from crucible_torch.adapter import Adapter, named_tensors
 from crucible_torch.attention import PackedPlan
-from crucible_torch.head import score
+from crucible_torch.head import Coefficients, pieces_of, score
 from crucible_torch.losses import Loss
 from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
 from crucible_torch.optimizer import AdamW
-from crucible_torch.packing import Example, MicroBatch, Rows, rows_of
+from crucible_torch.packing import Example, MicroBatch, Rows, rows_of, weighted_positions
 from crucible_torch.settings import EngineSettings
+from crucible_torch.slopes import Gradient, Slopes
 from crucible_torch.weights import Gradients, TrainableWeights
 from crucible_train.ports import CustomLoss, CustomLossFn
 from crucible_train.types import (
@@ -33,6 +34,7 @@ from crucible_train.types import (
 __all__ = ["Trainer"]
 
 FloatArray = NDArray[np.float32]
+_LOWER = "micro_batch_tokens, max_length or head_rows"
 
 
 @dataclass(slots=True)
@@ -60,9 +62,9 @@ class Trainer:
     def forward(self, batches: Sequence[MicroBatch], loss: Loss, config: LossConfig) -> ForwardBackwardOutput:
         """Losses and log-probabilities; gradients stay as they are."""
         results = _Results()
-        with self.model.using(self.adapter), memory_errors("micro_batch_tokens, max_length or head_rows"):
+        with self.model.using(self.adapter), memory_errors(_LOWER):
             for batch in batches:
-                step = self._start(batch, weighted=False, grad=False)
+                step = self._start(batch, None, grad=False)
                 self._finish(step, results, lambda e, lp: loss.term(e, lp, config).value)
         return results.output({})
 
@@ -80,10 +82,16 @@ class Trainer:
 
         with self._call():
             for batch in batches:
-                step = self._start(batch, weighted=loss.weighted, grad=True)
-                known = None if loss.linear else self._logprobs(step)
-                grads = self._finish(step, results, value, self._coefficients(step, gradient, known))
-                self._backward(step, grads)
+                step = self._start(batch, loss.counted, grad=batch.graded)
+                if not batch.graded:
+                    self._finish(step, results, value)
+                elif loss.reach == "nothing":
+                    self._backward(step, self._finish(step, results, value, self._fixed(step, gradient)))
+                else:
+                    whole = loss.reach == "sequence"
+                    slopes = Slopes(step.batch.examples, step.rows, gradient)
+                    pieces = self._pieces(step, slopes) if whole else None
+                    self._backward(step, self._finish(step, results, value, slopes, pieces))
         return results.output({})
 
     def custom(self, batches: Sequence[MicroBatch], fn: CustomLossFn) -> ForwardBackwardOutput:
@@ -95,21 +103,21 @@ class Trainer:
         with self._call():
             steps = []
             for batch in batches:
-                step = self._start(batch, weighted=True, grad=len(batches) == 1)
-                seen.add(step, self._logprobs(step), lambda e, lp: 0.0)
+                step = self._start(batch, weighted_positions, grad=len(batches) == 1)
+                self._finish(step, seen, lambda e, lp: 0.0)
                 steps.append(step if len(batches) == 1 else None)
             ordered = seen.ordered()
             result = fn([e.datum for e, _ in ordered], [e.shaped(lp) for e, lp in ordered])
             slopes = _checked(result, ordered, everywhere=self._settings.logprobs_at == "all")
             surrogate = 0.0
             for batch, kept in zip(batches, steps, strict=True):
-                step = kept or self._start(batch, weighted=True, grad=True)
+                step = kept or self._start(batch, weighted_positions, grad=True)
                 again = _Results()
                 grads = self._finish(
                     step,
                     again,
                     lambda e, lp: float(np.sum(slopes[e.index] * lp, dtype=np.float64)),
-                    self._coefficients(step, lambda e, lp: slopes[e.index], None),
+                    self._fixed(step, lambda e, lp: slopes[e.index]),
                 )
                 surrogate += again.total()
                 self._backward(step, grads)
@@ -144,16 +152,18 @@ class Trainer:
     def _call(self) -> Iterator[None]:
         """Gradients made inside count only if the block ends well."""
         try:
-            with self.model.using(self.adapter), memory_errors("micro_batch_tokens, max_length or head_rows"):
+            with self.model.using(self.adapter), memory_errors(_LOWER):
                 yield
         except BaseException:
             self.gradients.discard()
             raise
         self.gradients.commit()
 
-    def _start(self, batch: MicroBatch, *, weighted: bool, grad: bool) -> _Pass:
+    def _start(
+        self, batch: MicroBatch, counted: Callable[[Example], NDArray[np.bool_]] | None, *, grad: bool
+    ) -> _Pass:
         device = self.model.device
-        rows = rows_of(batch, weighted_only=weighted and self._settings.logprobs_at == "weighted")
+        rows = rows_of(batch, None if self._settings.logprobs_at == "all" else counted)
         with torch.set_grad_enabled(grad):
             hidden = self.model.hidden(
                 torch.from_numpy(batch.tokens)[None].to(device),
@@ -163,35 +173,46 @@ class Trainer:
             states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
         return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device))
 
-    def _logprobs(self, step: _Pass) -> FloatArray:
-        rows = self._settings.head_rows
-        logprobs, _ = score(self.model, step.states, step.targets, coefficients=None, head_rows=rows)
-        return _numpy(logprobs)
+    def _fixed(self, step: _Pass, gradient: Gradient) -> Coefficients:
+        """Coefficients that no log-probability changes."""
+        slopes = Slopes(step.batch.examples, step.rows, gradient)
+        known = slopes(slice(0, len(step.rows.index)), torch.zeros(step.targets.shape))
+        fixed = known.to(self.model.device)
+        return lambda part, logprobs: fixed[part]
 
-    def _coefficients(
-        self, step: _Pass, gradient: Callable[[Example, FloatArray], FloatArray], known: FloatArray | None
-    ) -> torch.Tensor:
-        """∂loss/∂logprobs at the chosen rows, (R, K)."""
-        chosen = np.zeros_like(step.rows.targets, dtype=np.float32)
-        for example, span, place in zip(step.batch.examples, step.rows.spans, step.rows.places, strict=True):
-            logprobs = np.zeros_like(example.targets, dtype=np.float32)
-            if known is not None:
-                logprobs[place] = known[span, : logprobs.shape[1]]
-            chosen[span, : logprobs.shape[1]] = gradient(example, logprobs)[place]
-        return torch.from_numpy(chosen).to(self.model.device)
+    def _pieces(self, step: _Pass, slopes: Slopes) -> list[slice]:
+        """Whole sequences together; one that is longer than a piece has its log-probabilities told before."""
+        head_rows = self._settings.head_rows
+        pieces: list[slice] = []
+        for span in step.rows.spans:
+            if span.stop - span.start > head_rows:
+                states, targets = step.states[span], step.targets[span]
+                parts = pieces_of(len(states), head_rows)
+                logprobs, _ = score(self.model, states, targets, coefficients=None, pieces=parts)
+                slopes.tell(span, logprobs)
+                pieces += [slice(span.start + part.start, span.start + part.stop) for part in parts]
+            elif pieces and span.stop - pieces[-1].start <= head_rows:
+                pieces[-1] = slice(pieces[-1].start, span.stop)
+            elif span.stop > span.start:
+                pieces.append(span)
+        return pieces
 
     def _finish(
         self,
         step: _Pass,
         results: _Results,
         value: Callable[[Example, FloatArray], float],
-        coefficients: torch.Tensor | None = None,
+        coefficients: Coefficients | None = None,
+        pieces: Sequence[slice] | None = None,
     ) -> torch.Tensor | None:
-        rows = self._settings.head_rows
         logprobs, grads = score(
-            self.model, step.states, step.targets, coefficients=coefficients, head_rows=rows
+            self.model,
+            step.states,
+            step.targets,
+            coefficients=coefficients,
+            pieces=pieces_of(len(step.states), self._settings.head_rows) if pieces is None else pieces,
         )
-        results.add(step, _numpy(logprobs), value)
+        results.add(step, logprobs.detach().cpu().numpy(), value)
         return grads
 
     def _backward(self, step: _Pass, grads: torch.Tensor | None) -> None:
@@ -228,11 +249,6 @@ class _Results:
     def output(self, metrics: dict[str, float]) -> ForwardBackwardOutput:
         outputs = tuple({"logprobs": TensorData.of(e.shaped(lp))} for e, lp in self.ordered())
         return ForwardBackwardOutput(loss_fn_outputs=outputs, metrics=metrics or {"loss:sum": self.total()})
-
-
-def _numpy(tensor: torch.Tensor) -> FloatArray:
-    array: FloatArray = tensor.detach().cpu().numpy()
-    return array
 
 
 def _checked(

@@ -170,7 +170,8 @@ class TorchTrainingClient:
         examples = read_examples(data, max_positions=model.max_positions, vocab_size=model.vocab_size)
         if loss is not None:
             loss[0].check(examples, loss[1])
-        return micro_batches(examples, self._settings.tokens_per_pass(model.device.type))
+        budget = self._settings.tokens_per_pass(model.device.type)
+        return micro_batches(examples, budget, None if loss is None else loss[0].graded)
 
     def _submit(self, work: Callable[[], T]) -> Handle[T]:
         self._last = future = self._worker.future(work)
