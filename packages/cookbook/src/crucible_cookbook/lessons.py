@@ -86,12 +86,15 @@ def _sums(_: Earlier) -> dict[str, Any]:
         "group_size": 8,
         "groups_per_batch": 64,
         "max_tokens": 5,
-        "max_steps": 30,
-        "learning_rate": 3e-3,
+        "epochs": 2,
+        "max_steps": 45,
+        "learning_rate": 4e-3,
+        "lr_schedule": "linear",
+        "grad_clip_norm": 10.0,
         "remove_constant_reward_groups": True,
         "eval_temperature": 0.0,
         "save_every": 0,
-        "eval_every": 30,
+        "eval_every": 45,
     }
 
 
