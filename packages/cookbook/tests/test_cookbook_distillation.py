@@ -172,6 +172,10 @@ def test_what_was_parsed_can_be_parsed_again() -> None:
             r"more\[0\]\.weight: does nothing with mode=on_policy",
         ),
         ({**ON, "group_sise": 3}, "did you mean 'group_size'"),
+        (
+            {"data": {"path": "a/b"}, "more": [{"dataset": "no_robots", "teacher": "tiny"}]},
+            "a further source has held-out rows, and the first has none",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else None,
 )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from crucible_cookbook.settings import model_ref, renderer_of, training_config
 from crucible_cookbook.supervised import SupervisedConfig, workflow_options
 from crucible_cookbook.teaching import Mode, SourceSettings, filled, source_name, teacher_of
-from crucible_ir import Experiment, PipelineNode, Problem
+from crucible_ir import ConfigError, Experiment, PipelineNode, Problem
 from crucible_ir.problems import complaint
 from crucible_kitchen.catalog import environment
 from crucible_kitchen.recipes import Recipe
@@ -183,6 +183,12 @@ class Distillation(Recipe[DistillationConfig]):
                 "loss_config": config.loss_config,
             }
         else:
+            if any(held_out) and not held_out[0]:
+                raise ConfigError(
+                    what="a further source has held-out rows, and the first has none",
+                    where="data",
+                    remedy="hold out rows of the first too (data.test_size), or put that source first",
+                )
             evaluate = held_out[0]
             nodes, workflow = _off_policy(config, names), "distillation"
             more = {
