@@ -47,6 +47,26 @@ def test_names_mean_upstreams_problems() -> None:
     assert environment(env="polaris") == ("math", "polaris", False, polaris, None)
 
 
+def test_named_problems_may_be_read_from_a_copy(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("")
+    folder, train, test = str(tmp_path), str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")
+    assert environment(env="gsm8k", path=folder) == ("math", "gsm8k", True, folder, folder)
+    assert environment(env="gsm8k", path=train) == ("math", "gsm8k", True, train, None)
+    assert environment(env="gsm8k", path=train, eval_path=test) == ("math", "gsm8k", True, train, test)
+    experiment, _ = made(env="gsm8k", path=folder)
+    assert experiment.dataset is not None
+    assert experiment.eval_dataset is not None
+    assert (experiment.dataset.split, experiment.eval_dataset.split) == ("train", "test")
+    assert (experiment.dataset.config, experiment.dataset.mapping) == (None, {"schema": "problem_hashes"})
+
+
+def test_a_copy_of_the_held_out_problems_is_what_training_leaves_out() -> None:
+    experiment, _ = made(env="math", eval_path="mine/math-500")
+    assert experiment.dataset is not None
+    assert experiment.dataset.mapping["exclude"]["dataset"]["id"] == "mine/math-500"
+
+
 def test_sums_are_generated_or_bundled() -> None:
     assert environment() == ("arithmetic", None, True, None, None)
     files = [str(bundled_data(f"arithmetic_{role}.jsonl")) for role in ("train", "test")]

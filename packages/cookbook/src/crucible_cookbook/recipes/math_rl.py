@@ -64,6 +64,10 @@ class MathRlConfig(TrainingSettings):
     """Batches of generated sums."""
     held_out: int = Field(default=256, ge=0)
     """Held-out generated sums."""
+    path: str | None = None
+    """A copy of the named problems to read instead of the hub's: a folder with the same splits, or a file."""
+    eval_path: str | None = None
+    """Where the held-out problems are; None looks where the others are."""
     limit: int | None = Field(default=None, ge=1)
     """Problems of a dataset at most."""
     eval_limit: int | None = Field(default=None, ge=1)
@@ -95,8 +99,13 @@ class MathRlConfig(TrainingSettings):
     @model_validator(mode="after")
     def _everything_given_is_acted_on(self) -> MathRlConfig:
         """A setting that would do nothing with this environment, or without a penalty, is refused."""
-        idle = {"limit", "eval_limit", "shuffle_seed"} if self.generated() else {"n_batches", "held_out"}
-        idle |= {"rules"} if self.generated() or self.env == BUNDLED else set()
+        idle = {"n_batches", "held_out"}
+        if self.generated():
+            idle = {"limit", "eval_limit", "shuffle_seed"}
+        if self.generated() or self.env == BUNDLED:
+            idle |= {"rules", "eval_path"}
+        if self.env not in PROBLEMS:
+            idle |= {"path"}
         fields = type(self).model_fields
         given = sorted(name for name in idle if getattr(self, name) != fields[name].default)
         if given:
@@ -113,10 +122,27 @@ class MathRlConfig(TrainingSettings):
         """The training and the held-out problems, where they come from a dataset."""
         if self.generated():
             return None, None
-        data = problem_data(self.env).model_copy(
-            update={"shuffle_seed": self.shuffle_seed, "limit": self.limit, "eval_limit": self.eval_limit}
-        )
+        changes = {"shuffle_seed": self.shuffle_seed, "limit": self.limit, "eval_limit": self.eval_limit}
+        data = problem_data(self.env).model_copy(update=changes | self._copies())
         return data.train(), data.held_out()
+
+    def _copies(self) -> dict[str, Any]:
+        """Where to read instead; a copy has no configurations, and a file no splits but the one."""
+        named = problem_data(self.env)
+        changes: dict[str, Any] = {}
+        if self.path is not None:
+            here = existing(self.path, where="path")
+            alone = here is not None and here.is_file()
+            changes = {"path": self.path, "config": None, "split": "train" if alone else named.split}
+            if alone and self.eval_path is None:
+                changes |= {"eval_split": None, "eval_path": None}
+        if self.eval_path is not None:
+            changes |= {"eval_path": self.eval_path, "eval_split": named.eval_split or "test"}
+            if "exclude" in named.mapping:
+                exclude = named.mapping["exclude"]
+                changed = {**exclude, "dataset": {**exclude["dataset"], "id": self.eval_path}}
+                changes["mapping"] = {**named.mapping, "exclude": changed}
+        return changes
 
     def environment(self) -> dict[str, Any]:
         """The environment and its settings."""

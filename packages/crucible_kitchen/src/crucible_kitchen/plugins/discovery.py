@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from crucible_kitchen.plugins.summaries import summary_of
 
@@ -43,8 +46,22 @@ def discover(group: str) -> tuple[Plugin, ...]:
 
     A name that two packages own appears twice; ``find`` refuses it.
     """
+    return _scanned(group, tuple((place, _changed(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=64)
+def _scanned(group: str, places: tuple[tuple[str, int | None], ...]) -> tuple[Plugin, ...]:
+    """Reading the metadata of everything installed takes long; ``places`` says when it must be read again."""
     found = {_plugin(entry) for entry in entry_points(group=group)}
     return tuple(sorted(found, key=lambda item: (item.name, item.package, item.target)))
+
+
+def _changed(place: str) -> int | None:
+    """When something was added to a folder of the module path, or taken out of it."""
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def names(group: str) -> tuple[str, ...]:
