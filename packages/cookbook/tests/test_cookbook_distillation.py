@@ -252,6 +252,36 @@ def test_prompts_of_sums_are_judged_and_taught(tmp_path: Path, bigram: dict[str,
     assert {"test/teacher_kl", "test/env/all/correct"} <= set(record.metrics)
 
 
+def test_prompts_of_problems_are_judged_by_the_grader_and_chats_beside_them_are_not(
+    tmp_path: Path, bigram: dict[str, Any]
+) -> None:
+    problems = tmp_path / "problems.jsonl"
+    rows = [{"problem": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(4)]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = bigram["config"] | {
+        **ON,
+        "env": "math",
+        "dataset": str(problems),
+        "env_options": {"fewshot": False},
+    }
+    config |= {"data": {"test_size": 2}, "groups_per_batch": 1, "group_size": 2, "max_tokens": 3}
+    chats = {"dataset": bigram["config"]["dataset"], "data": {"test_size": 3}, "teacher": config["model"]}
+    config |= {"more": [{**chats, "groups_per_batch": 1}], "eval_every": 2}
+    crucible = Crucible(tmp_path / "home")
+    record = crucible.run("distillation", config=config, manifest=bigram["manifest"])
+    assert record.total_steps == 2
+    folder = crucible.service.store.open(record.run_id).path
+    counted = {
+        name: len((folder / "results" / f"{name}_000000.jsonl").read_text().splitlines())
+        for name in ("teacher_kl", "accuracy", "reward")
+    }
+    assert counted == {"teacher_kl": 5, "accuracy": 2, "reward": 2}
+    row = crucible.metrics(record.run_id).rows[0].metrics
+    assert row["env/problems/correct"] == 0.0
+    assert "env/chats/correct" not in row
+    assert row["teacher_kl/dataset_1"] == 0.0
+
+
 TINY: dict[str, Any] = {
     "model": "tiny",
     "teacher": "tiny",
