@@ -54,6 +54,7 @@ def test_registered_things_are_admitted(experiment: Make) -> None:
     [
         ({"backend": BackendRef(manifest="./mine.toml")}, "backend.manifest", "is a file; name one of dev"),
         ({"backend": BackendRef(manifest="mine.toml")}, "backend.manifest", "is a file"),
+        ({"backend": BackendRef(manifest="tinker")}, "backend.manifest", "works with a key of this machine"),
         (
             {"backend": BackendRef(options={"blob_store": {"root": "x"}})},
             "backend.options.blob_store",

@@ -17,7 +17,8 @@ from crucible_ir import (
     StageDef,
     nearest,
 )
-from crucible_kitchen.manifests.loading import is_path, profiles
+from crucible_kitchen.manifests.loading import is_path, load_manifest, profiles
+from crucible_kitchen.manifests.manifest import is_reference
 from crucible_kitchen.plugins.discovery import names
 from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS
 
@@ -113,12 +114,18 @@ def _local(value: str | None, path: str, roots: tuple[Path, ...]) -> Iterator[Pr
 
 
 def admit_manifest(name: str, *, where: str = "backend.manifest") -> list[Problem]:
-    """Problems of a manifest that is named from outside: built-in profiles alone are allowed."""
-    if is_path(name):
-        return [
-            Problem(path=where, message=f"{name!r} is a file", remedy=f"name one of {', '.join(profiles())}")
-        ]
+    """Problems of a manifest that is named from outside: built-in profiles alone, and none that spends with a key."""
+    free = [profile for profile in profiles() if not _has_a_key(profile)]
+    if is_path(name) or (name in profiles() and name not in free):
+        what = "is a file" if is_path(name) else "works with a key of this machine"
+        return [Problem(path=where, message=f"{name!r} {what}", remedy=f"name one of {', '.join(free)}")]
     return []
+
+
+def _has_a_key(profile: str) -> bool:
+    """Whether a built-in profile takes an option from the environment."""
+    ports = load_manifest(profile).ports.values()
+    return any(is_reference(value) for choice in ports for value in choice.options.values())
 
 
 def admit_model(name: str, *, roots: tuple[Path, ...] = (), where: str = "model") -> list[Problem]:
