@@ -332,7 +332,7 @@ def test_every_source_is_answered_by_its_teacher(crucible: Crucible, tmp_path: P
 def test_a_teacher_with_nothing_to_do_a_batch_too_small_and_a_source_too_short_are_named(
     crucible: Crucible, tmp_path: Path, teacher: str
 ) -> None:
-    with pytest.raises(ValueError, match="neither answers nor gives targets"):
+    with pytest.raises(ConfigError, match="neither answers nor gives targets"):
         taught(tmp_path, teacher, options={"answers": False})
     with pytest.raises(ConfigError, match="leaves 0 rows for the last of 2 sources"):
         crucible.plan(taught(tmp_path, teacher, more=["b"], batch_size=1))

@@ -342,7 +342,7 @@ def test_what_is_wrong_is_named_before_anything_runs(crucible: Crucible, made: M
         crucible.plan(made(None, options={"source": {"env_options": {"max_prompt_tokens": 0}}}))
     with pytest.raises(ConfigError, match="two sources are called 'a'"):
         crucible.plan(made(None, more=["a"]))
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="exclude each other"):
         made(None, options={"stream_minibatches": 2, "max_steps_off_policy": 1})
 
 

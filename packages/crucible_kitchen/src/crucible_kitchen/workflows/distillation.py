@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from crucible_ir import Contract, DatasetRef, IfDef, LoopDef, PipelineNode, StageDef
+from crucible_ir import ConfigError, Contract, DatasetRef, IfDef, LoopDef, PipelineNode, StageDef
 from crucible_kitchen.workflows.supervised import SupervisedOptions
 
 __all__ = ["DistillationOptions", "TaughtSource", "distillation", "taught_opening"]
@@ -53,9 +53,10 @@ class DistillationOptions(SupervisedOptions):
     @model_validator(mode="after")
     def _taught(self) -> DistillationOptions:
         if not self.answers and not self.n_teacher_targets:
-            raise ValueError(
-                "a teacher that neither answers nor gives targets teaches nothing; "
-                "set answers=true, or n_teacher_targets to 1 or more"
+            raise ConfigError(
+                what="a teacher that neither answers nor gives targets teaches nothing",
+                where="n_teacher_targets",
+                remedy="set answers=true, or n_teacher_targets to 1 or more",
             )
         return self
 
