@@ -14,6 +14,8 @@ from crucible_kitchen.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
     from crucible_gateway.tinker.settings import TinkerSettings
+    from crucible_kitchen.manifests.manifest import Manifest
+    from crucible_kitchen.manifests.ports import ManifestPorts
     from crucible_train.ports import TrainingBackend
 
 __all__ = ["run_server", "serve"]
@@ -61,9 +63,11 @@ def serve(
             where="--host",
             remedy="give --api-key-env NAME, or listen on 127.0.0.1",
         )
-    backend, home_folder = _backend(manifest, home)
-    folder = state or home_folder / "gateway"
-    settings = _settings(model or [], host=host, key=key, state=folder)
+    root = _root(home)
+    settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
+    chosen = _manifest(manifest)
+    _require_free(settings)
+    backend: TrainingBackend = _ports(chosen, root).get("training_backend")
     return run_server(backend, settings, host=host, port=port, as_json=as_json)
 
 
@@ -82,22 +86,29 @@ def _key(variable: str | None) -> str | None:
     return require_usable_key(key, variable)
 
 
-def _backend(manifest: str, home: Path | None) -> tuple[TrainingBackend, Path]:
-    """The training backend that the manifest names; log-probabilities at every position, as the service gives them."""
-    from crucible_kitchen.manifests.loading import load_manifest
-    from crucible_kitchen.manifests.ports import ManifestPorts
+def _root(home: Path | None) -> Path:
     from crucible_kitchen.runs.home import Home
 
-    root = (Home(home) if home is not None else Home.default(os.environ)).root
-    chosen = load_manifest(manifest)
+    return (Home(home) if home is not None else Home.default(os.environ)).root
+
+
+def _manifest(name: str) -> Manifest:
+    """The manifest; its local engine gives log-probabilities at every position, as the service does."""
+    from crucible_kitchen.manifests.loading import load_manifest
+
+    chosen = load_manifest(name)
     choice = chosen.ports.get("training_backend")
-    if choice is not None and choice.adapter == "local" and "logprobs_at" not in choice.options:
-        options = {**choice.options, "logprobs_at": "all"}
-        ports = {**chosen.ports, "training_backend": choice.model_copy(update={"options": options})}
-        chosen = chosen.model_copy(update={"ports": ports})
-    ports_of = ManifestPorts(chosen, home=root, environ=os.environ)
-    backend: TrainingBackend = ports_of.get("training_backend")
-    return backend, root
+    if choice is None or choice.adapter != "local" or "logprobs_at" in choice.options:
+        return chosen
+    options = {**choice.options, "logprobs_at": "all"}
+    ports = {**chosen.ports, "training_backend": choice.model_copy(update={"options": options})}
+    return chosen.model_copy(update={"ports": ports})
+
+
+def _ports(manifest: Manifest, root: Path) -> ManifestPorts:
+    from crucible_kitchen.manifests.ports import ManifestPorts
+
+    return ManifestPorts(manifest, home=root, environ=os.environ)
 
 
 def _settings(models: list[str], *, host: str, key: str | None, state: Path) -> TinkerSettings:
@@ -117,20 +128,21 @@ def _settings(models: list[str], *, host: str, key: str | None, state: Path) -> 
     return TinkerSettings(models=served, state=state.resolve(), api_key=key, hosts=_LOOPBACK if local else ())
 
 
-def run_server(
-    backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool
-) -> int:
-    """Serve until the process is told to end; says where, once it listens.
-
-    Raises:
-        StorageError: another server uses the state folder, or it cannot be written.
-    """
-    import uvicorn
-
-    from crucible_gateway.tinker.app import tinker_app
+def _require_free(settings: TinkerSettings) -> None:
+    """Refuse a state folder that another server uses, or that cannot be written, with a StorageError."""
     from crucible_gateway.tinker.store import StateStore
 
     StateStore(settings.state).close()
+
+
+def run_server(
+    backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool
+) -> int:
+    """Serve until the process is told to end; says where, once it listens."""
+    import uvicorn
+
+    from crucible_gateway.tinker.app import tinker_app
+
     app = tinker_app(backend, settings)
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5

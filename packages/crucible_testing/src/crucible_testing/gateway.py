@@ -41,9 +41,12 @@ class Tinker(RunningApp):
         return answer.json()
 
     def result(self, request_id: str, *, protobuf: bool = True) -> Any:
-        """What a promise came to: JSON, or a message for results in protobuf."""
+        """What a promise came to: JSON, or a message for results in protobuf. Asks again, as an SDK does."""
         accept = {"accept": PROTOBUF} if protobuf else {}
-        answer = self.ask("POST", "/api/v1/retrieve_future", {"request_id": request_id}, headers=accept)
+        for _ in range(5000):
+            answer = self.ask("POST", "/api/v1/retrieve_future", {"request_id": request_id}, headers=accept)
+            if answer.status != 408:
+                break
         assert answer.status == 200, (answer.status, answer.body)
         if answer.headers["content-type"] != PROTOBUF:
             return answer.json()
