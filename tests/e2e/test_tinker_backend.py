@@ -24,7 +24,14 @@ WITHIN = 1e-5
 """Difference of every metric of every step, relative where it is greater than 1. The engine under the server also
 scores positions without weight, so that float32 sums come in another order."""
 RECIPES = {
-    "sl_basic": ("data.path=tiny", "data.limit=64", "data.eval_limit=16", "batch_size=8", "eval_every=3"),
+    "sl_basic": (
+        "data.path=tiny",
+        "data.limit=64",
+        "data.eval_limit=16",
+        "batch_size=8",
+        "eval_every=3",
+        "sample_prompts=1",
+    ),
     "preference": ("data.path=tiny", "data.limit=24", "data.eval_limit=8", "batch_size=4", "eval_every=2"),
     "math_rl": (
         "env=tiny",
@@ -35,6 +42,17 @@ RECIPES = {
         "eval_every=2",
     ),
 }
+_DISTILLED = ("teacher={model}", "data.path=tiny", "data.limit=24", "data.eval_limit=8", "eval_every=2")
+PAIRED = {
+    **{name: (name, *settings) for name, settings in RECIPES.items()},
+    "soft targets": ("distillation", *_DISTILLED, "answers=given", "batch_size=4", "n_teacher_targets=5"),
+    "on policy": (
+        "distillation",
+        *_DISTILLED,
+        *("mode=on_policy", "groups_per_batch=2", "group_size=2", "max_tokens=6", "lora_rank=8"),
+    ),
+}
+"""Recipes that run on both sides, each with its settings."""
 SHARED = ("max_steps=6", "save_every=3", "learning_rate=1e-3", "renderer=role_colon")
 
 
@@ -99,12 +117,13 @@ def events_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     return [event["data"] for event in map(json.loads, lines) if event["type"] == kind]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_a_recipe_learns_the_same_through_the_service_as_on_the_engine(
-    crucible: Any, manifest: str, rows: Callable[[Path], Any], recipe: str
+    crucible: Any, manifest: str, rows: Callable[[Path], Any], name: str
 ) -> None:
     for model, *where in (["tiny"], ["Tiny/tiny", "-m", manifest]):
-        code, _, err = crucible("run", recipe, f"model={model}", *RECIPES[recipe], *SHARED, *where, "-q")
+        recipe, *settings = (word.format(model=model) for word in PAIRED[name])
+        code, _, err = crucible("run", recipe, f"model={model}", *settings, *SHARED, *where, "-q")
         assert code == 0, err
     here, there = (without_service(rows(folder)) for folder in crucible.run_dirs())
     assert len(there) == len(here) >= 6
