@@ -21,7 +21,7 @@ MEASURES = {
     "chat_sl": {"held-out loss"},
     "preference": {"held-out preference accuracy"},
     "math_rl": {"held-out accuracy", "held-out reward"},
-    "distillation": {"held-out divergence from the teacher", "held-out accuracy"},
+    "distillation": {"held-out distance from the teacher", "held-out accuracy", "held-out reward"},
 }
 
 

@@ -19,7 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "chat_sl": {"limit": 256, "eval_limit": 16, "sample_prompts": 1},
     "preference": {"data": {"path": "tiny", "limit": 48, "eval_limit": 16}},
     "math_rl": {"groups_per_batch": 8, "group_size": 4, "eval_limit": 16},
-    "distillation": {},
+    "distillation": {"groups_per_batch": 8, "data": {"limit": 64, "eval_limit": 16}},
 }
 """What makes a lesson short enough to be run twice."""
 

@@ -73,10 +73,10 @@ def _pairs(_: Earlier) -> dict[str, Any]:
         "data": {"path": "tiny"},
         "max_length": 256,
         "batch_size": 16,
-        "max_steps": 15,
-        "learning_rate": 5e-4,
+        "max_steps": 12,
+        "learning_rate": 3e-4,
         "save_every": 0,
-        "eval_every": 15,
+        "eval_every": 12,
     }
 
 
@@ -98,11 +98,37 @@ def _sums(_: Earlier) -> dict[str, Any]:
     }
 
 
+def _teacher(earlier: Earlier) -> dict[str, Any]:
+    return {
+        "mode": "on_policy",
+        "dataset": "tiny",
+        "env": "arithmetic",
+        "teacher": "tiny",
+        "teacher_weights": str(earlier["chat_sl"] / "checkpoints" / "final"),
+        "group_size": 1,
+        "groups_per_batch": 128,
+        "max_tokens": 5,
+        "epochs": 3,
+        "max_steps": 45,
+        "learning_rate": 4e-3,
+        "lr_schedule": "linear",
+        "eval_temperature": 0.0,
+        "save_every": 0,
+        "eval_every": 45,
+    }
+
+
 LESSONS = (
     Lesson(recipe="sl_basic", about="the base model learns to answer as Pip", settings=_chats),
     Lesson(recipe="chat_sl", about="it learns sums from worked answers", settings=_sums_as_chats),
     Lesson(recipe="preference", about="it learns which of two answers is the friendly one", settings=_pairs),
     Lesson(recipe="math_rl", about="it learns sums from rewards alone", settings=_sums),
+    Lesson(
+        recipe="distillation",
+        about="it learns sums from what the model of chat_sl thinks of its own answers",
+        settings=_teacher,
+        after=("chat_sl",),
+    ),
 )
 """In the order in which they are shown."""
 
