@@ -117,7 +117,7 @@ class Gate:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                endpoint = getattr(scope.get("route"), "path", "unknown")
+                endpoint = getattr(scope.get("route"), "path", "unknown").removeprefix("/api/v1")
                 self._meters.answered(endpoint, message["status"], time.perf_counter() - start)
             await send(message)
 
