@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -56,12 +57,10 @@ PAIRED = {
 SHARED = ("max_steps=6", "save_every=3", "learning_rate=1e-3", "renderer=role_colon")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server over the bundled model, in a process of its own."""
-    state = tmp_path_factory.mktemp("server")
+def started(state: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+    """A server over the bundled model in a process of its own, and its address."""
     model = f"Tiny/tiny={crucible_tiny.model_path()}"
-    options = ("--port", "0", "--json", "--state", str(state), "--api-key-env", "SERVER_KEY")
+    options = ("--port", str(port), "--json", "--state", str(state), "--api-key-env", "SERVER_KEY")
     process = subprocess.Popen(
         [sys.executable, "-m", "crucible_kitchen", "serve", "tinker", "--model", model, *options],
         stdout=subprocess.PIPE,
@@ -75,7 +74,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         line = process.stdout.readline()
         assert line, "the server ended"
         told += line
-    yield json.loads(told)["url"]
+    return process, json.loads(told)["url"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server for all tests."""
+    process, url = started(tmp_path_factory.mktemp("server"))
+    yield url
     process.terminate()
     process.communicate(timeout=60)
     gc.collect()  # the SDK forgets a connection whenever it opens a session; its warnings belong to this module
@@ -115,6 +121,17 @@ def without_service(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
 def events_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
     return [event["data"] for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def wait_for_rows(home: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the run of ``home`` has logged ``count`` rows; ``process`` is still under way then."""
+    while process.poll() is None:
+        found = list(home.glob("runs/run_*/metrics.jsonl"))
+        if found and found[0].read_bytes().count(b"\n") >= count:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.005)
+    raise AssertionError(process.communicate()[1])
 
 
 @pytest.mark.parametrize("name", PAIRED)
@@ -163,15 +180,7 @@ def test_a_killed_run_goes_on_from_the_services_checkpoint(
     (whole,) = crucible.run_dirs()
     crucible.home = tmp_path / "killed"
     process = crucible.start("run", "sl_basic", *settings, "-q")
-    while process.poll() is None:
-        found = list(crucible.home.glob("runs/run_*/metrics.jsonl"))
-        if found and found[0].read_bytes().count(b"\n") >= 4:
-            break
-        try:
-            process.wait(timeout=0.005)
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.poll() is None, process.communicate()[1]
+    wait_for_rows(crucible.home, 4, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (run_dir,) = crucible.run_dirs()
@@ -181,6 +190,39 @@ def test_a_killed_run_goes_on_from_the_services_checkpoint(
     assert resumed.returncode == 0, err
     for one, other in zip(without_service(rows(whole)), without_service(rows(run_dir)), strict=True):
         assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
+
+
+def test_a_run_outlives_the_death_of_its_server(
+    crucible: Any, manifest: str, server: str, rows: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    settings = (
+        "model=Tiny/tiny",
+        *RECIPES["sl_basic"],
+        "epochs=2",
+        "renderer=role_colon",
+        "-m",
+        manifest,
+    )
+    code, _, err = crucible("run", "sl_basic", *settings, "-q")
+    assert code == 0, err
+    (whole,) = crucible.run_dirs()
+
+    mortal, url = started(tmp_path / "mortal")
+    path = Path(manifest)
+    path.write_text(path.read_text(encoding="utf-8").replace(server, url), encoding="utf-8")
+    crucible.home = tmp_path / "second"
+    process = crucible.start("run", "sl_basic", *settings, "-q")
+    wait_for_rows(crucible.home, 4, process)
+    mortal.kill()
+    mortal.communicate()
+    immortal, again = started(tmp_path / "mortal", port=int(url.rpartition(":")[2]))
+    assert again == url
+    _, err = process.communicate(timeout=300)
+    immortal.terminate()
+    immortal.communicate(timeout=60)
+    assert process.returncode == 0, err
+    (run_dir,) = crucible.run_dirs()
+    assert without_service(rows(run_dir)) == without_service(rows(whole))
 
 
 def test_a_loss_that_the_service_lacks_is_refused_before_anything_is_spent(
