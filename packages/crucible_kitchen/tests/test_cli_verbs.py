@@ -429,6 +429,8 @@ def test_catalogues_list_names_with_summary_and_package(crucible: Command) -> No
     )
     assert "probe_tune" in crucible.ok("recipes")
     assert "supervised" in crucible.ok("workflows")
+    assert "arithmetic" in crucible.ok("environments")
+    assert "fewshot" in crucible.ok("environments", "math")
     assert {"begin_step", "probe_turn"} <= {item["name"] for item in crucible.json("stages")["items"]}
 
 

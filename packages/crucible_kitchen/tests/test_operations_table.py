@@ -38,6 +38,7 @@ def test_the_table_holds_what_clients_hang_on() -> None:
             "adapters",
             "recipes",
             "workflows",
+            "environments",
             "stages",
             "doctor",
         ),

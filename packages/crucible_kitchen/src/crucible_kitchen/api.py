@@ -156,6 +156,10 @@ class Crucible:
         """Installed stages."""
         return self._call("stages", {"name": name}, catalog.Catalog)
 
+    def environments(self, name: str | None = None) -> catalog.Catalog:
+        """Installed environments of reinforcement learning."""
+        return self._call("environments", {"name": name}, catalog.Catalog)
+
     def doctor(self, manifest: str = "offline") -> catalog.DoctorReport:
         """What is in order on this machine and what is not."""
         return self._call("doctor", {"manifest": manifest}, catalog.DoctorReport)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tinker import TensorData as SdkTensor
 
+from crucible_kitchen.adapters.tinker_tokenizer import tokenizer_location
 from crucible_kitchen.adapters.tinker_types import (
     sdk_adam,
     sdk_custom_datums,
@@ -111,3 +112,17 @@ def test_the_likeliest_tokens_come_likeliest_first_and_equal_ones_by_id() -> Non
     assert response.topk_prompt_logprobs == (None, ((3, -0.5), (2, -1.0), (9, -1.0)))
     assert response.prompt_logprobs == (None, -0.5)
     assert response.sequences[0].logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("model", "location"),
+    [
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("Qwen/Qwen3-8B:128k", "Qwen/Qwen3-8B"),
+        ("org/model/variant", "org/model"),
+        ("/models/tiny", "/models/tiny"),
+        ("meta-llama/Llama-3.1-8B", "thinkingmachineslabinc/meta-llama-3-instruct-tokenizer"),
+    ],
+)
+def test_a_model_whose_tokenizer_is_not_told_has_the_one_of_its_name(model: str, location: str) -> None:
+    assert tokenizer_location(model) == location

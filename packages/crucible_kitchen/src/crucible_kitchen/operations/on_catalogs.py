@@ -1,4 +1,4 @@
-"""What is installed: adapters, recipes, workflows, stages."""
+"""What is installed: adapters, recipes, workflows, stages, environments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from crucible_kitchen.operations.catalog_models import (
 )
 from crucible_kitchen.operations.service import Service
 from crucible_kitchen.plugins.discovery import Plugin, discover, find
-from crucible_kitchen.plugins.groups import PORTS, RECIPES, STAGES, WORKFLOWS, group_of
+from crucible_kitchen.plugins.groups import ENVIRONMENTS, PORTS, RECIPES, STAGES, WORKFLOWS, group_of
 from crucible_kitchen.plugins.loading import load, load_adapter
 
-__all__ = ["adapters", "recipes", "stages", "workflows"]
+__all__ = ["adapters", "environments", "recipes", "stages", "workflows"]
 
 
 def adapters(service: Service, request: ListAdapters) -> AdapterList:
@@ -69,6 +69,8 @@ def _details(group: str, value: Any) -> dict[str, Any]:
     if group == STAGES:
         description: dict[str, Any] = value.describe()
         return description
+    if group == ENVIRONMENTS:
+        return {"needs_rows": value.needs_rows, "options": value.options_model.model_json_schema()}
     if group == RECIPES:
         return {"config": value.config_model.model_json_schema()}
     return _workflow_details(value)
@@ -100,3 +102,8 @@ def workflows(service: Service, request: ListNames) -> Catalog:
 def stages(service: Service, request: ListNames) -> Catalog:
     """Stages; one by name with its keys, ports and the JSON Schema of its options."""
     return _catalog(STAGES, request.name)
+
+
+def environments(service: Service, request: ListNames) -> Catalog:
+    """Environments; one by name with the JSON Schema of its options."""
+    return _catalog(ENVIRONMENTS, request.name)

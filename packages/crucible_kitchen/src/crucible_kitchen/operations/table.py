@@ -176,6 +176,14 @@ _ROWS = (
         handler=on_catalogs.stages,
     ),
     Operation(
+        name="environments",
+        summary="Installed environments of reinforcement learning; one by name with its options.",
+        input_model=catalog.ListNames,
+        output_model=catalog.Catalog,
+        effect="read",
+        handler=on_catalogs.environments,
+    ),
+    Operation(
         name="doctor",
         summary="What is in order on this machine and what is not.",
         input_model=catalog.OneManifest,
