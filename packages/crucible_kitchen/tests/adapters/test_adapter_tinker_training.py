@@ -26,6 +26,7 @@ from crucible_ir import (
     ServiceError,
 )
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
+from crucible_kitchen.adapters.tinker_checkpoints import Pointer, write_pointer
 from crucible_kitchen.adapters.tinker_cost import Tokens
 from crucible_kitchen.adapters.tinker_export import download
 from crucible_testing.backend import BigramBackend
@@ -346,6 +347,40 @@ def test_a_checkpoint_that_the_service_does_not_have_is_not_found(
     gone = ref.model_copy(update={"path": ref.path.replace("/one", "/two"), "digest": None})
     with pytest.raises(NotFoundError, match="two"):
         client.load_state(gone).result()
+
+
+def test_a_checkpoint_of_another_model_is_refused(served: Any, connect: Connect, tmp_path: Path) -> None:
+    pointer = Pointer(path="tinker://r/weights/x", base_model="Other/model", content="state", step=4)
+    write_pointer(tmp_path / "elsewhere", "x", pointer)
+    (ref,) = connect(served).list_checkpoints(tmp_path / "elsewhere")
+    assert (ref.step, ref.path) == (4, "tinker://r/weights/x")
+    here = ref.model_copy(update={"path": str(tmp_path / "elsewhere" / "x")})
+    with pytest.raises(ConfigError, match=f"of Other/model, not of {MODEL}"):
+        opened(connect(served), tmp_path).load_state(here).result()
+
+
+def test_a_name_that_is_taken_is_refused_and_the_first_checkpoint_stays(
+    served: Any, connect: Connect, tmp_path: Path
+) -> None:
+    client = opened(connect(served), tmp_path)
+    first = client.save_state("one").result()
+    losses(client, 1)
+    with pytest.raises((ConfigError, ConflictError)):
+        client.save_state("one").result()
+    assert connect(served).list_checkpoints(tmp_path / "state") == [first]
+    pointer = Pointer(path=first.path, base_model=MODEL, content="state", step=9)
+    with pytest.raises(ConflictError, match="one exists with other content"):
+        write_pointer(tmp_path / "state", "one", pointer)
+
+
+def test_gradients_of_another_shape_are_refused(served: Any, connect: Connect, tmp_path: Path) -> None:
+    client = opened(connect(served), tmp_path)
+
+    def wrong(data: Sequence[Datum], logprobs: Sequence[NDArray[np.float32]]) -> CustomLoss:
+        return CustomLoss(loss=0.0, gradients=[np.zeros(1) for _ in logprobs], metrics={})
+
+    with pytest.raises(DataError, match=r"gradient of shape \(1,\)"):
+        client.forward_backward_custom(DATA, wrong).result()
 
 
 @pytest.mark.parametrize("name", ["a/b", "", ".hidden", "x y"])

@@ -172,11 +172,6 @@ class Ledger:
             self._reserved -= reserved
             self._used[model] = self._used.get(model, Tokens()) + used
 
-    def release(self, reserved: float) -> None:
-        """Give back what was kept for work that was never submitted."""
-        with self._lock:
-            self._reserved -= reserved
-
     def begin_from(self, model: str, tokens: Tokens) -> None:
         """Take over what a run had used before this process; only while nothing is counted yet."""
         with self._lock:
