@@ -104,7 +104,7 @@ def expected(page: str, golden: Golden) -> list[str]:
         for name, counts in found.items()
     ]
     lines += [
-        "| `recipe_traces.json` | – | – | – | six of its eleven runs stand beside ours, see below |",
+        "| `recipe_traces.json` | – | – | – | eight of its eleven runs stand beside ours, see below |",
         "| `sdk_wire.json` | – | – | – | held by the tests of `crucible-gateway` |",
     ]
     return sorted(lines)
