@@ -51,7 +51,15 @@ def test_no_key_asked_for_admits_every_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "status"), [("evil.example:8040", 421), ("localhost:1", 200), ("[::1]:80", 200)]
+    ("host", "status"),
+    [
+        ("evil.example:8040", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+        ("localhost:1", 200),
+        ("localhost", 200),
+        ("[::1]:80", 200),
+    ],
 )
 def test_a_page_that_makes_a_browser_ask_is_not_answered(start: Any, host: str, status: int) -> None:
     tinker = start(hosts=("127.0.0.1", "::1", "localhost"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from crucible_ir import (
 __all__ = ["Gate", "TooLargeError", "add_error_answers", "body_of", "json_response", "read_body"]
 
 C = TypeVar("C", bound=Contract)
+_PORT = re.compile(r":\d*$")
 _OPEN = {"/api/v1/healthz", "/api/v1/download"}
 _STATUS: tuple[tuple[type[CrucibleError], int], ...] = (
     (OverloadedError, 429),
@@ -127,8 +129,8 @@ class Gate:
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
-        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        if self._hosts and host.strip("[]") not in self._hosts:
+        host = _PORT.sub("", headers.get("host", "")).strip("[]")
+        if self._hosts and host not in self._hosts:
             return _refusal(f"this server is not {host!r}", 421)
         if scope["path"] not in _OPEN and not self._key.admits(key_from(headers)):
             return _refusal("a key is missing or wrong; send it as X-API-Key", 401)
