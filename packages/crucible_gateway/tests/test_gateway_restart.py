@@ -122,6 +122,31 @@ def test_gradients_that_waited_when_the_server_was_stopped_are_still_used(
     assert told(second, model, 1) == uninterrupted[1]
 
 
+def test_what_was_told_as_a_failure_is_none_the_less_after_a_restart(start: Any, tmp_path: Path) -> None:
+    first = start(backend=BigramBackend(fail={"forward_backward": 2, "optim_step": 2}))
+    model = first.model()
+    ids = [first.train(model, 1, ROWS), first.step(model, 2)]
+    ids += [
+        first.train(model, 3, ROWS),
+        first.train(model, 4, ROWS),
+        first.step(model, 5),
+    ]  # 4 fails, 5 is refused
+    ids += [
+        first.train(model, 6, ROWS),
+        first.step(model, 7),
+        first.train(model, 8, ROWS),
+        first.step(model, 9),
+    ]
+    before = [first.result(id) for id in ids]
+    assert [isinstance(result, dict) and "error" in result for result in before] == [
+        *(False, False, False, True, True, False, False, False, True)
+    ]
+    loss = first.loss(model, 10, ROWS)
+    second = start(state=left_behind(first, tmp_path / "after"))
+    assert [second.result(id) for id in ids] == before
+    assert second.loss(model, 11, ROWS) == loss
+
+
 def test_samplers_and_checkpoints_outlive_the_server(start: Any, tmp_path: Path) -> None:
     first = start()
     model = first.model()

@@ -8,6 +8,7 @@ no step is lost and none is taken twice; on an engine that is deterministic the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -229,13 +230,12 @@ class Lane:
         try:
             if self.client is None:
                 self.client = await self.context.open_client(self.record)
-            started = await self.context.start(self, request)
-        except CrucibleError as error:
-            self._note_failure(request)
-            self.context.promises.settle(promise, failure(error))
+            if promise.outcome is not None and promise.outcome.form == "error":
+                await self._fail_again(request)
+            else:
+                started = await self.context.start(self, request)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the lane of a model
-            self._note_failure(request)
-            self.context.promises.settle(promise, failure(error))
+            self._fail(request, promise, error)
         del self._waiting[request.seq]
         self._count(request, -1)
         self._next = request.seq + 1
@@ -251,9 +251,28 @@ class Lane:
         try:
             outcome = await started.finish()
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the promise's result
-            self._note_failure(request)
-            outcome = failure(error)
+            self._fail(request, promise, error)
+        else:
+            self.context.promises.settle(promise, outcome)
+
+    def _fail(self, request: Request, promise: Promise, error: Exception) -> None:
+        """Tell a failure, once it is kept: a restart must not make a success of what was told as a failure."""
+        self._note_failure(request)
+        outcome = failure(error)
+        if promise.outcome is None:
+            kept = Kept(seq=request.seq, form=outcome.form, body=outcome.body)
+            with contextlib.suppress(CrucibleError):  # it is told all the same
+                self.context.store.keep_result(self.model_id, kept)
         self.context.promises.settle(promise, outcome)
+
+    async def _fail_again(self, request: Request) -> None:
+        """Leave the model as the failure of this request left it before the restart."""
+        self._note_failure(request)
+        if request.operation == "optim_step":
+            window, self.window = self.window, Window()
+            if window.calls:
+                await self.settle()
+                await self.clear_gradients()
 
     def _note_failure(self, request: Request) -> None:
         if request.operation == "forward_backward" and self.window.failed is None:

@@ -153,6 +153,14 @@ class StateStore:
             ).fetchall()
         return [Kept(seq=seq, form=form, body=body) for seq, form, body in rows]
 
+    def keep_result(self, model_id: str, kept: Kept) -> None:
+        """Keep one result at once, such as a failure that doing the request again might not have."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)",
+                (model_id, kept.seq, kept.form, kept.body),
+            )
+
     def forget(self, model_id: str) -> None:
         """Drop requests and results of a model that is done with."""
         with self._writing() as db:
