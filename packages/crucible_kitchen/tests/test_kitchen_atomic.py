@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_ir import ExitCode, StorageError
-from crucible_kitchen.atomic import write_atomic, write_lines
+from crucible_kitchen.atomic import read_lines, write_atomic, write_lines
 
 
 def test_a_file_is_written_in_folders_that_are_made(tmp_path: Path) -> None:
@@ -115,3 +115,9 @@ def test_lines_are_utf8_and_each_is_ended(tmp_path: Path) -> None:
     assert (tmp_path / "lines").read_bytes() == "ä\nb\n".encode()
     write_lines(tmp_path / "none", [])
     assert (tmp_path / "none").read_bytes() == b""
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["a", "", "b"], ["x\x85y", "\u2028", "a\x0cb"]])
+def test_lines_are_read_as_they_were_written(tmp_path: Path, lines: list[str]) -> None:
+    write_lines(tmp_path / "lines", lines)
+    assert read_lines(tmp_path / "lines") == lines

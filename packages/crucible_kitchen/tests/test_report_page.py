@@ -216,6 +216,15 @@ def test_attempts_at_problems_are_shown_before_and_after(tmp_path: Path) -> None
     assert "What is 3 + 4?" in page(facts_of(tmp_path))
 
 
+def test_an_answer_may_hold_any_separator_of_lines(tmp_path: Path) -> None:
+    for step, answer in enumerate(("a\x85b", "c\u2028d")):
+        detail = {"question": "What is 3 + 4?", "answer": answer}
+        write_scores(tmp_path, step, [float(step)] * 2, prefix="reward", detail=detail)
+    assert [(pair.before, pair.after) for pair in sample_pairs(tmp_path)] == [("a\x85b", "c\u2028d")] * 2
+    (gain,) = held_out_gains(tmp_path)
+    assert gain.difference.n == 2
+
+
 # --- samples ---------------------------------------------------------------------------------------------------
 
 

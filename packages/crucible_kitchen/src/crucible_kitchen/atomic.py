@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crucible_ir import StorageError
 
-__all__ = ["storage_error", "write_atomic", "write_lines"]
+__all__ = ["read_lines", "storage_error", "write_atomic", "write_lines"]
 
 _REMEDY = {
     errno.ENOSPC: "free some space on the disk",
@@ -50,3 +50,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """``write_atomic`` of text lines in UTF-8, each ended by a newline."""
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines that ``write_lines`` wrote.
+
+    They end at a newline alone: what a model says may hold other separators (U+0085, U+2028), which JSON does not
+    escape and ``str.splitlines`` would break at.
+    """
+    text = path.read_bytes().decode()
+    return text.removesuffix("\n").split("\n") if text else []

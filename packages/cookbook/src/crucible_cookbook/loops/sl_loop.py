@@ -51,7 +51,7 @@ async def sl_loop(config: LoopConfig, report: Callable[[int, float], None]) -> l
         renderer = get_renderer(config.renderer, tokenizer)
 
         # Conversations, in an order that depends on the seed alone, become tokens with loss weights.
-        rows = [json.loads(line) for line in config.data.read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in config.data.read_text("utf-8").strip().split("\n")]
         rows = [rows[i] for i in np.random.default_rng(config.seed).permutation(len(rows))]
         datums = [
             conversation_to_datum(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_ir import ExampleResult, Experiment, MetricRow
+from crucible_kitchen.atomic import read_lines
 from crucible_kitchen.remarks import remarks
 from crucible_kitchen.reports.measures import MEASURES, Measure
 
@@ -148,7 +149,7 @@ def _gain(measure: Measure, files: Sequence[Path]) -> Gain | None:
 
 
 def _scores(path: Path) -> dict[str, float]:
-    records = (ExampleResult.model_validate_json(line) for line in path.read_text("utf-8").splitlines())
+    records = (ExampleResult.model_validate_json(line) for line in read_lines(path))
     return {record.example_id: record.score for record in records}
 
 
@@ -192,7 +193,7 @@ def _attempts(files: Sequence[Path]) -> list[SamplePair]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in read_lines(path)]
 
 
 def _text(message: Mapping[str, Any]) -> str:

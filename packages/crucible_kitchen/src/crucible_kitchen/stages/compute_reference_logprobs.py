@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from crucible_ir import Contract, IntegrityError
-from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.atomic import read_lines, write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.examples import PairExample
@@ -86,7 +86,7 @@ async def pair_logprobs(
 def _kept(path: Path, pairs: Sequence[PairExample]) -> NDArray[np.float64]:
     remedy = "start a new run; the weights of a resumed one are no reference"
     try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in read_lines(path)]
     except FileNotFoundError:
         raise IntegrityError(what="the reference scores are gone", where=str(path), remedy=remedy) from None
     if [row["example_id"] for row in rows] != [pair.example_id for pair in pairs]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from crucible_datasets import example_id
 from crucible_ir import Contract, DatasetSnapshot, digest_of
-from crucible_kitchen.atomic import write_lines
+from crucible_kitchen.atomic import read_lines, write_lines
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.prompt_rows import prompt_of
@@ -134,5 +134,5 @@ def _kept(path: Path, recipe: str) -> list[dict[str, Any]] | None:
     """Answers that this run sampled before by the same recipe."""
     if not path.is_file():
         return None
-    head, *lines = path.read_text("utf-8").splitlines()
+    head, *lines = read_lines(path)
     return [json.loads(line) for line in lines] if json.loads(head) == {"recipe": recipe} else None
