@@ -224,7 +224,10 @@ def test_a_batch_is_sampled_with_the_weights_of_so_many_iterations_ago(
 
     async def main() -> list[int]:
         pool = pool_of(session, ahead=ahead)
-        found = [await pool.groups(step) for step in range(4)]
+        found = []
+        for step in range(4):
+            found.append(await pool.groups(step))
+            await pool.release(step)
         await pool.aclose()
         return [one.version for batch in found for one in batch[:1] if isinstance(one, RolledGroup)]
 
@@ -270,6 +273,21 @@ def test_a_group_that_failed_begins_anew_with_its_seeds_when_it_is_asked_for_aga
 
     assert asyncio.run(main()) == tokens_of(asyncio.run(pool_of(Session()).groups(0)))
     assert len(session.opened) == 1
+
+
+def test_a_group_that_failed_and_was_left_out_begins_anew_until_its_batch_is_released() -> None:
+    session = Session(failures=1)
+
+    async def main() -> list[list[tuple[int, ...]]]:
+        pool = pool_of(session, drop_failed=True)
+        assert any(isinstance(one, FailedGroup) for one in await pool.groups(0))
+        again = tokens_of(await pool.groups(0))
+        await pool.release(0)
+        await pool.groups(1)
+        return again
+
+    assert asyncio.run(main()) == tokens_of(asyncio.run(pool_of(Session()).groups(0)))
+    assert session.closed() == [1, 0]
 
 
 def test_a_group_that_was_cancelled_while_it_was_awaited_begins_anew_when_it_is_asked_for_again() -> None:

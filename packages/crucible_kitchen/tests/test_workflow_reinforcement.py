@@ -434,6 +434,25 @@ def test_rollouts_with_a_retry_policy_outlive_a_sampler_that_fails_once(
         runs.crucible.run(experiment)
 
 
+@pytest.mark.parametrize("options", [{}, {"stream_minibatches": 2}], ids=["whole", "streamed"])
+def test_an_iteration_of_which_every_group_failed_is_tried_again_where_the_policy_says_so(
+    runs: LetterRuns, options: dict[str, Any]
+) -> None:
+    chosen = {
+        "env": {"batches": 3, "held_out": 0},
+        "options": {"evaluate": False, "group_size": 1, **options},
+    }
+    whole = runs.run(batch_size=1, **chosen)
+    dropping = {**chosen, "options": {**chosen["options"], "on_error": "drop"}}
+    experiment = runs.experiment(batch_size=1, **dropping, faults={"fail": {"sample": 1}})
+    patient = Experiment.parse(
+        experiment.model_dump_json().replace('"attempts":1,"wait_s":0.5', '"attempts":2,"wait_s":0.0')
+    )
+    left = runs.left(runs.crucible.run(patient))
+    assert left.same_as(whole)
+    assert len([kind for kind, _ in left.events if kind == "stage.retried"]) == 1
+
+
 # --- nothing is left behind ------------------------------------------------------------------------------------
 
 

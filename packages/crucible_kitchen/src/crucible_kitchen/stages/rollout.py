@@ -44,7 +44,8 @@ class Rollout(Stage):
         if options.minibatches:
             parts = options.substeps * options.minibatches
             part = ctx.get(_SUBSTEP) * options.minibatches + ctx.get(_MINIBATCH)
-        groups = await ctx.get(ROLLOUTS).groups(step, part=part, parts=parts)
+        pool = ctx.get(ROLLOUTS)
+        groups = await pool.groups(step, part=part, parts=parts)
         rolled = [*ctx.get(ROLLED), *groups]
         failed = [group for group in groups if isinstance(group, FailedGroup)]
         if failed:
@@ -52,8 +53,10 @@ class Rollout(Stage):
             message = "groups failed and are left out; rollout_errors/groups counts them"
             ctx.emit(EventType.LOG, {"level": "warning", "message": message, **facts})
         errors = [group.error for group in rolled if isinstance(group, FailedGroup)]
-        if part == parts - 1 and rolled and len(errors) == len(rolled):
-            raise errors[0]
+        if part == parts - 1:
+            if rolled and len(errors) == len(rolled):
+                raise errors[0]
+            await pool.release(step)
         ctx.set(GROUPS, groups)
         ctx.set(ROLLED, rolled)
         ctx.publish("rolled out", {"step": step, "groups": len(rolled)})

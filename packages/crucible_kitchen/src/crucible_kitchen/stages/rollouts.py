@@ -135,9 +135,11 @@ class RolloutPool:
     async def groups(self, step: int, *, part: int = 0, parts: int = 1) -> list[RolledGroup | FailedGroup]:
         """Await one of ``parts`` near-equal shares of the groups of batch ``step``; starts what may be started.
 
+        Asked again before the batch is released, a group that failed or was cancelled begins anew with the weights
+        and the seeds that it had; one that is finished is what it was.
+
         Raises:
-            CrucibleError: a group failed and failures are not dropped. Asked again, it begins anew with the weights
-                and the seeds that it had, and so does one that was cancelled.
+            CrucibleError: a group failed and failures are not dropped.
         """
         await self._start(step)
         batch = self._started[step]
@@ -148,17 +150,18 @@ class RolloutPool:
             try:
                 finished.append(RolledGroup(group=await task, version=batch.version))
             except CrucibleError as error:
+                batch.tasks[g] = None
                 if not self._settings.drop_failed:
-                    batch.tasks[g] = None
                     raise
                 finished.append(FailedGroup(error=error))
             except asyncio.CancelledError:
                 batch.tasks[g] = None  # who awaits it was stopped, and the group with it
                 raise
-        if part == parts - 1:
-            del self._started[step]
-            await self._sampler.give_back(batch.version)
         return finished
+
+    async def release(self, step: int) -> None:
+        """Forget a batch whose groups are all taken."""
+        await self._sampler.give_back(self._started.pop(step).version)
 
     async def aclose(self) -> None:
         """Cancel what is under way; closing twice is harmless."""
