@@ -267,6 +267,25 @@ def test_a_template_that_does_not_end_or_takes_all_memory_is_stopped_and_the_nex
         process.close()
 
 
+def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = TemplateProcess()
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    try:
+        assert write(process, "{{ messages[0].content }}") == "a"
+        with monkeypatch.context() as patched:
+            patched.setattr("crucible_torch.template_process.select.select", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                write(process, "first")
+        assert write(process, "second") == "second"
+    finally:
+        process.close()
+
+
 def test_the_process_of_this_program_may_end_and_comes_back(renderer_of: Callable[[str], Renderer]) -> None:
     before = renderer_of("chatml").build_generation_prompt([user("a")])
     shared_process().close()

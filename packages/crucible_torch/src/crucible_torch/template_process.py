@@ -67,7 +67,11 @@ class TemplateProcess:
         line = json.dumps(request).encode() + b"\n"
         with self._lock:
             self._start()
-            answer = self._exchange(line, self._limit_s)
+            try:
+                answer = self._exchange(line, self._limit_s)
+            except BaseException:
+                self._end()  # an answer that nobody read would be taken for that to the next request
+                raise
             if isinstance(answer, str):
                 self._end()
                 return [TemplateText(error=answer)] * len(calls)
