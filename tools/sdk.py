@@ -132,7 +132,7 @@ def matrix(versions: tuple[str, ...]) -> int:
         f"{row['version']} {part}: {row[part]}"
         for row in rows
         for part in PARTS
-        if row.get(part, "ok") != "ok"
+        if row.get(part, "ok") != "ok" and (row["version"], part) not in THEIR_OWN
     ]
     numbers = {json.dumps([row["losses"], row["tokens"], row["scored"]]) for row in rows}
     for line in bad:

@@ -43,7 +43,12 @@ def results(**changed: str) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("second", "status"),
-    [(results(), 0), (results(train="ValueError: no"), 1), ({**results(), "losses": [2.0]}, 1)],
+    [
+        (results(), 0),
+        (results(train="ValueError: no"), 1),
+        ({**results(), "losses": [2.0]}, 1),
+        (results(version="0.22.0", archive="TypeError: its own"), 0),
+    ],
 )
 def test_a_part_that_fails_and_numbers_that_differ_fail_the_matrix(
     second: dict[str, object],

@@ -18,8 +18,13 @@ STEPS = 12
 
 
 def left_behind(tinker: Tinker, target: Path) -> Path:
-    """The state folder as it is now: what a kill at this moment leaves."""
-    shutil.copytree(tinker.settings.state, target)
+    """The state folder at one moment, in which the server does nothing else: what a kill at that moment leaves."""
+
+    async def copy() -> None:
+        with tinker.app.state.service.store.still():
+            shutil.copytree(tinker.settings.state, target)
+
+    tinker.later(copy()).result(60)
     return target
 
 

@@ -167,6 +167,12 @@ class StateStore:
             db.execute("DELETE FROM requests WHERE model_id = ?", (model_id,))
             db.execute("DELETE FROM results WHERE model_id = ?", (model_id,))
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is written while the block runs, so that the folder can be copied as it is."""
+        with self._lock:
+            yield
+
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         with self._lock:
