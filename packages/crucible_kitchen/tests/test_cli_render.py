@@ -167,6 +167,7 @@ def test_a_message_that_is_none_is_named_by_its_path(home: Path, bigram: tuple[s
 
 TOOLED = {"messages": CHAT, "tools": [{"name": "t"}]}
 NAMED = {"messages": CHAT, "name": "n"}
+SEPARATED = [{"role": "user", "content": "a\u2028b\x85c"}]
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,17 @@ NAMED = {"messages": CHAT, "name": "n"}
         (json.dumps(CHAT), [{"messages": CHAT}]),
         (json.dumps({**TOOLED, "source": "x"}), [TOOLED]),
         (f"{json.dumps(NAMED)}\n\n{json.dumps(CHAT)}\n", [NAMED, {"messages": CHAT}]),
+        (
+            f"{json.dumps(NAMED)}\r\n{json.dumps(SEPARATED, ensure_ascii=False)}",
+            [NAMED, {"messages": SEPARATED}],
+        ),
     ],
 )
 def test_a_file_holds_a_conversation_or_one_per_line(
     tmp_path: Path, text: str, expected: list[dict[str, Any]]
 ) -> None:
     file = tmp_path / "chats"
-    file.write_text(text)
+    file.write_bytes(text.encode())
     assert read_conversations(file) == expected
 
 

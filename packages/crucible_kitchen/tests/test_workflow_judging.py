@@ -98,6 +98,7 @@ def test_an_iteration_in_which_nothing_could_be_judged_takes_no_step_and_the_run
     assert left.record.state is RunState.COMPLETED
     (_, first), (_, second), (_, third) = left.rows
     assert (second["env/all/cannot_judge"], second["tokens/trained"]) == (32, 0)
+    assert "env/all/reward/total" not in second
     learned = {"loss:sum", "optim/entropy", "unclipped_grad_l2:mean", "kl_pre_post_v2"}
     assert learned <= set(first)
     assert learned <= set(third)

@@ -150,6 +150,12 @@ def test_what_could_not_be_judged_is_counted_and_never_worth_zero() -> None:
     assert "env/all/cannot_judge" not in trajectory_metrics(kept)
 
 
+def test_where_nothing_could_be_judged_there_is_no_reward_to_report() -> None:
+    found = trajectory_metrics([group(None, None)])
+    assert (found["env/all/cannot_judge"], found["env/all/total_episodes"]) == (2, 2)
+    assert not [name for name in found if "reward" in name or "by_group" in name]
+
+
 @given(st.lists(st.floats(-2, 2), max_size=8), st.floats(0, 1))
 def test_a_discounted_sum_is_the_sum_written_out(values: list[float], discount: float) -> None:
     found = discounted_future_sum(values, discount)

@@ -156,7 +156,7 @@ def read_conversations(path: Path) -> list[dict[str, Any]]:
     try:
         return [_conversation(json.loads(text), str(path))]
     except json.JSONDecodeError as error:
-        lines = [(n, line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
         if len(lines) < 2:
             raise _unreadable(path, f"is not JSON ({error})" if lines else "is empty") from None
     found: list[dict[str, Any]] = []

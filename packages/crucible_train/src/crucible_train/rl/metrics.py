@@ -19,7 +19,8 @@ def trajectory_metrics(groups_P: Sequence[TrajectoryGroup]) -> dict[str, float]:
     ``total_ac_tokens``, ``total_ob_tokens``, ``total_cached_ob_tokens``, ``reward/total`` (mean), the mean of
     each metric of turns and of group rewards where it was reported, and ``by_group/frac_mixed``,
     ``frac_all_good`` and ``frac_all_bad``. Means of nothing are 0. Rewards leave out what could not be judged,
-    which ``cannot_judge`` then counts. Tags are left out where every group has all of them.
+    which ``cannot_judge`` then counts; where nothing could be, there is no ``reward/total`` and no ``by_group``.
+    Tags are left out where every group has all of them.
     """
     tags = sorted({tag for group in groups_P for tag in group.tags})
     tagged = {tag: [group for group in groups_P if tag in group.tags] for tag in tags}
@@ -51,10 +52,10 @@ def _of(groups_P: Sequence[TrajectoryGroup]) -> dict[str, float]:
         "total_ac_tokens": sampled,
         "total_ob_tokens": observed,
         "total_cached_ob_tokens": sum(turn.cached_tokens for turn in turns),
-        "reward/total": _ratio(sum(rewards), len(rewards)),
+        **({"reward/total": _ratio(sum(rewards), len(rewards))} if rewards or not left_out else {}),
         **_means(reported),
         **({"cannot_judge": left_out} if left_out else {}),
-        **_by_group(judged),
+        **(_by_group(judged) if rewards or not left_out else {}),
     }
 
 
