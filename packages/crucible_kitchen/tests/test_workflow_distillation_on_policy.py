@@ -13,6 +13,7 @@ import pytest
 
 from crucible_ir import AdapterError, ConfigError, DatasetRef, Experiment, NotFoundError, RunState
 from crucible_kitchen.api import Crucible
+from crucible_kitchen.atomic import read_lines
 from crucible_kitchen.reports.facts import held_out_gains, sample_pairs
 from crucible_kitchen.workflows.on_policy_distillation import (
     FurtherPrompts,
@@ -21,7 +22,7 @@ from crucible_kitchen.workflows.on_policy_distillation import (
     on_policy_distillation,
 )
 from crucible_testing.backend import BigramSampler, BigramTraining, write_bigram_model
-from crucible_testing.bench import chat_rows, plant_bigram, toy_experiment, write_chats
+from crucible_testing.bench import LETTERS, chat_rows, plant_bigram, toy_experiment, write_chats
 from crucible_testing.bigram_checkpoint import write_table
 
 TRACE = json.loads((Path(__file__).parent / "golden" / "distillation_traces.json").read_text())["on_policy"]
@@ -326,6 +327,25 @@ def test_a_resumed_run_whose_teacher_is_another_is_refused(
     write_bigram_model(tmp_path / "other", seed=2)
     with pytest.raises(Exception, match="the teacher is not the one this run began with"):
         crucible.resume(crucible.list(limit=1).runs[0].run_id)
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_prompts_whose_environment_fails_are_left_out_counted_and_said_where_that_was_asked(
+    crucible: Crucible, made: Make, weights: str, judged: bool
+) -> None:
+    def failing(fails: dict[str, str], **options: Any) -> Experiment:
+        source = {"env": LETTERS, "env_options": {"batches": 2, "fails": fails}}
+        return made(weights, options={"source": source, "evaluate_answers": judged, **options})
+
+    record = crucible.run(failing({"1": "ours", "1003": "other"}, on_error="drop"))
+    rows, lost = rows_of(crucible, record.run_id), "rollout_errors/groups"
+    assert [metrics[lost] for _, metrics in rows if lost in metrics] == [1.0]
+    assert {metrics[f"test/{lost}"] for _, metrics in rows if "test/teacher_kl" in metrics} == {1}
+    files = sorted((folder_of(crucible, record.run_id) / "results").glob("teacher_kl_*.jsonl"))
+    kept = {tuple(json.loads(line)["example_id"] for line in read_lines(file)) for file in files}
+    assert kept == {tuple(f"held-{number}" for number in range(24) if number != 3)}
+    with pytest.raises(Exception, match="KeyError: 'problem 1003'"):
+        crucible.run(failing({"1003": "other"}))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------

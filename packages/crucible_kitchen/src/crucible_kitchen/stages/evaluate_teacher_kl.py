@@ -29,6 +29,8 @@ class EvaluateTeacherKlOptions(Contract):
     """Prompts answered at the same time; does not change the result."""
     standalone: bool = False
     """Log a row of its own instead of adding to the row of the step that follows."""
+    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
+    """A prompt whose environment fails: stop, or leave it out, count it and say so."""
 
 
 class EvaluateTeacherKl(HeldOutEvaluation):
@@ -50,19 +52,27 @@ class EvaluateTeacherKl(HeldOutEvaluation):
         prompts, step, options = ctx.get(HELD_OUT_PROMPTS), ctx.get(STEP), self.options
         if not prompts:
             return
-        settings = RolloutSettings(max_tokens=options.max_tokens, max_turns=options.max_turns)
+        settings = RolloutSettings(
+            max_tokens=options.max_tokens,
+            max_turns=options.max_turns,
+            drop_failed=options.on_error == "drop",
+        )
         sampler = await ctx.get(SAMPLER).take(step)
         try:
-            groups = await attempts(
+            tried = await attempts(
                 ctx, sampler, prompts, settings, purpose=self.name, in_flight=options.in_flight
             )
         finally:
             await ctx.get(SAMPLER).give_back(step)
+        finished = [
+            (prompt, group) for prompt, group in zip(prompts, tried, strict=True) if group.trajectories
+        ]
+        groups, failed = [group for _, group in finished], len(tried) - len(finished)
         several = len(ctx.get(SOURCES)) > 1
         total, of_each = await self._distances(ctx, groups)
         metrics = {
             f"test/{name}": value for name, value in total.metrics().items() if several or "/" not in name
-        }
+        } | ({"test/rollout_errors/groups": float(failed)} if failed else {})
         results = f"results/teacher_kl_{step:06d}.jsonl"
         records = [
             ExampleResult(
@@ -75,7 +85,7 @@ class EvaluateTeacherKl(HeldOutEvaluation):
                 evaluator=self.name,
                 detail={**group.trajectories[0].transitions[-1].logs, "tokens": tokens},
             )
-            for prompt, group, (ratio, tokens) in zip(prompts, groups, of_each, strict=True)
+            for (prompt, group), (ratio, tokens) in zip(finished, of_each, strict=True)
             if tokens
         ]
         write_lines(ctx.run_dir / results, [ctx.redact(record.model_dump_json()) for record in records])

@@ -94,6 +94,7 @@ def _evaluations(options: OnPolicyOptions, *, final: bool) -> tuple[PipelineNode
     distance: dict[str, Any] = {
         "max_tokens": options.eval_max_tokens or options.max_tokens,
         "max_turns": options.max_turns,
+        "on_error": options.on_error,
         "standalone": final,
     }
     label = "final_teacher_kl" if final else None
