@@ -91,6 +91,7 @@ def test_the_quickstart_is_well_only_where_something_was_learned(
     assert "  prompt q16" in out
     assert f"nats/token on 6 examples, gain {'' if rate else '0.000'}" in out
     assert f"  {'yes' if rate else 'NO '} sl_basic" in out
+    assert ("note   sl_basic learned" in out) is bool(rate)
     assert "next   crucible runs" in out
     assert main(["quickstart", "--json", *home]) == code
     body = json.loads(capsys.readouterr().out)

@@ -157,9 +157,11 @@ def _tell_all(shown: Sequence[Shown]) -> None:
         for gain in one.gains or (None,):
             text = "no held-out comparison" if gain is None else _figures(gain)
             print_line(f"  {verdict} {one.lesson.recipe:<13}{text}")
-    print_line(
-        "\nnote   sl_basic learned how Pip talks; a model this small does not learn sums from such chats"
-    )
+    print_line("")
+    if any(one.learned and one.lesson.recipe == "sl_basic" for one in shown):
+        print_line(
+            "note   sl_basic learned how Pip talks; a model this small does not learn sums from such chats"
+        )
     script = None if shutil.which("crucible") else _activation()
     if script:
         print_line(f"first  . {script}  (puts crucible on this shell's path)")
