@@ -114,6 +114,18 @@ def test_within_a_step_the_figures_wait_for_its_row(tmp_path: Path) -> None:
     assert bench.metrics.read("run") == []
 
 
+def test_figures_of_one_step_stand_beside_each_other_and_those_of_an_older_one_go(tmp_path: Path) -> None:
+    bench = ready(tmp_path)
+    bench.run(EvaluateNll)
+    nll = bench[LAST_EVALUATION]
+    bench[LAST_EVALUATION] = nll | {"test/other": 1.0}
+    bench.run(EvaluateNll)
+    assert bench[LAST_EVALUATION] == nll | {"test/other": 1.0}
+    bench[STEP] = 1
+    bench.run(EvaluateNll)
+    assert bench[LAST_EVALUATION] == nll
+
+
 def test_standing_alone_they_get_a_row_of_their_own(tmp_path: Path) -> None:
     bench = ready(tmp_path)
     bench[STEP] = 4

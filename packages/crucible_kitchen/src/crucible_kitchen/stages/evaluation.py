@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from crucible_ir import EventType, MetricRow, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.keys import LAST_EVALUATION, PENDING_METRICS, STEP
+from crucible_kitchen.stages.keys import LAST_EVALUATION, LAST_EVALUATION_STEP, PENDING_METRICS, STEP
 
 __all__ = ["HeldOutEvaluation"]
 
@@ -18,8 +18,8 @@ class HeldOutEvaluation(Stage):
     Its options say with ``standalone`` whether the figures get a row of their own or join that of the next step.
     """
 
-    optional_reads = (PENDING_METRICS, LAST_EVALUATION)
-    writes = (LAST_EVALUATION, PENDING_METRICS)
+    optional_reads = (PENDING_METRICS, LAST_EVALUATION, LAST_EVALUATION_STEP)
+    writes = (LAST_EVALUATION, LAST_EVALUATION_STEP, PENDING_METRICS)
     ports = ("metrics_store",)
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
@@ -38,10 +38,12 @@ class HeldOutEvaluation(Stage):
     def tell(self, ctx: StageContext, metrics: Mapping[str, float], *, examples: int, results: str) -> None:
         """Log the figures and where the records are; the stage must read ``STEP``.
 
-        Those of other evaluations stay beside them.
+        Those of other evaluations of the same step stay beside them; older ones do not.
         """
         step, found = ctx.get(STEP), dict(metrics)
-        ctx.set(LAST_EVALUATION, ctx.find(LAST_EVALUATION, {}) | found)
+        beside = ctx.find(LAST_EVALUATION, {}) if ctx.find(LAST_EVALUATION_STEP, step) == step else {}
+        ctx.set(LAST_EVALUATION, beside | found)
+        ctx.set(LAST_EVALUATION_STEP, step)
         ctx.emit(
             EventType.EVALUATION_COMPLETED,
             {

@@ -51,6 +51,7 @@ __all__ = [
     "ITERATIONS",
     "LAST_CHECKPOINT_STEP",
     "LAST_EVALUATION",
+    "LAST_EVALUATION_STEP",
     "LEARNING_RATE",
     "MINIBATCHES",
     "MIXTURE",
@@ -112,6 +113,7 @@ CUMULATIVE: Key[dict[str, float]] = Key("cumulative", "totals over the run so fa
 LAST_EVALUATION: Key[dict[str, float]] = Key(
     "last_evaluation", "metrics of the last evaluation", durable=True
 )
+LAST_EVALUATION_STEP: Key[int] = Key("last_evaluation_step", "step of the last evaluation", durable=True)
 LAST_CHECKPOINT_STEP: Key[int] = Key("last_checkpoint_step", "step of the last saved state", durable=True)
 FINAL_WEIGHTS: Key[dict[str, Any]] = Key("final_weights", "reference to the final weights", durable=True)
 SOURCES: Key[Sequence[Source]] = Key("sources", "rows that a distillation learns on, source by source")
