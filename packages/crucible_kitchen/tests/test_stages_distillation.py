@@ -27,7 +27,15 @@ from crucible_kitchen.environments.mixture import MixedGroups
 from crucible_kitchen.environments.prompts import Prompts, PromptsOptions
 from crucible_kitchen.stages.build_prompt_groups import BuildPromptGroups
 from crucible_kitchen.stages.build_source_datums import BuildSourceDatums
-from crucible_kitchen.stages.keys import MIXTURE, PROVENANCE, RENDERER, SOURCES, TEACHERS, TOTAL_STEPS
+from crucible_kitchen.stages.keys import (
+    ENVIRONMENTS,
+    MIXTURE,
+    PROVENANCE,
+    RENDERER,
+    SOURCES,
+    TEACHERS,
+    TOTAL_STEPS,
+)
 from crucible_kitchen.stages.load_sources import LoadSources
 from crucible_kitchen.stages.load_teachers import LoadTeachers
 from crucible_kitchen.stages.sources import Mixture, Source
@@ -373,6 +381,20 @@ def test_a_source_that_holds_no_prompt_is_named(tmp_path: Path) -> None:
     bench[SOURCES] = [Source(name="none", rows=snapshot())]
     with pytest.raises(ConfigError, match="source 'none' has no prompt"):
         bench.run(BuildPromptGroups, sources=[{"groups_per_batch": 2}])
+
+
+@pytest.mark.parametrize(("drop_last", "batches"), [(True, [2, 2]), (False, [2, 2, 1])])
+def test_a_partial_batch_of_prompts_is_left_out_where_that_was_asked(
+    tmp_path: Path, drop_last: bool, batches: list[int]
+) -> None:
+    bench = StageBench(
+        tmp_path / "run_1_00000000", toy_experiment(tmp_path, drop_last=drop_last), adapters={}
+    )
+    bench[RENDERER] = RoleColonRenderer(TOKENIZER)
+    bench[SOURCES] = [Source(name="a", rows=snapshot(*chat_rows(5)))]
+    bench.run(BuildPromptGroups, sources=[{"groups_per_batch": 2}])
+    train = bench[ENVIRONMENTS].train
+    assert [len(train.get_batch(n)) for n in range(len(train))] == batches
 
 
 # --- distances -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from crucible_ir.json_values import JsonObject
 from crucible_kitchen.catalog import environment
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.environments.batched import whole_batches
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
 from crucible_kitchen.environments.mixture import MixedGroups, NamedGroup
 from crucible_kitchen.stages.keys import (
@@ -87,22 +88,25 @@ class BuildPromptGroups(Stage):
                     bridge=bridge,
                 )
             )
-            if len(made.train) == 0:
+            train = made.train
+            if ctx.training.drop_last:
+                train = whole_batches(train, how.groups_per_batch)
+            if len(train) == 0:
                 raise ConfigError(
-                    what=f"source {source.name!r} has no prompt",
+                    what=f"source {source.name!r} has no prompt, or too few for a batch of {how.groups_per_batch}",
                     where="dataset",
-                    remedy="look at limit and mapping",
+                    remedy="look at limit and mapping; with drop_last=false a smaller batch counts too",
                 )
-            parts[source.name] = made.train
+            parts[source.name] = train
             named = [
                 replace(problem, builder=NamedGroup(group=problem.builder, source=source.name))
                 for problem in (made.held_out if source.held_out is not None else ())
             ]
             held_out += named
             graded += named if kind.graded else []
-        train = MixedGroups(parts=parts)
-        total = limited(ctx.training, len(train))
-        ctx.set(ENVIRONMENTS, Environments(train=train, held_out=graded))
+        mixed = MixedGroups(parts=parts)
+        total = limited(ctx.training, len(mixed))
+        ctx.set(ENVIRONMENTS, Environments(train=mixed, held_out=graded))
         ctx.set(HELD_OUT_PROMPTS, held_out)
         ctx.set(ITERATIONS, total)
         ctx.set(TOTAL_STEPS, total)
