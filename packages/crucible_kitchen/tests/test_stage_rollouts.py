@@ -26,7 +26,6 @@ from crucible_kitchen.stages.keys import (
     GROUPS,
     ITERATIONS,
     MINIBATCHES,
-    ORIGINS,
     PENDING_METRICS,
     RENDERER,
     ROLLED,
@@ -59,7 +58,7 @@ from crucible_testing.letter_runs import letters_experiment
 from crucible_testing.letters import LetterBatches, LettersOptions
 from crucible_train.ports import Handle
 from crucible_train.renderers import get_renderer
-from crucible_train.rl import EnvGroupBuilder, Origin, RLDataset
+from crucible_train.rl import EnvGroupBuilder, RLDataset
 from crucible_train.seeds import generator
 from crucible_train.types import (
     Datum,
@@ -481,8 +480,8 @@ def test_an_iteration_opens_with_nothing_rolled_out_and_its_parts(site: Path) ->
 def test_advantages_are_rewards_less_the_mean_of_their_group(site: Path) -> None:
     bench = rolled_out(bench_of(site))
     groups = [found.group for found in bench[GROUPS] if isinstance(found, RolledGroup)]
-    assert bench[ORIGINS] == [Origin(g, m) for g in range(4) for m in range(2)]
-    for (g, m), datum in zip(bench[ORIGINS], bench[ROLLOUT_DATA], strict=True):
+    places = [(g, m) for g in range(4) for m in range(2)]
+    for (g, m), datum in zip(places, bench[ROLLOUT_DATA], strict=True):
         rewards = groups[g].total_rewards()
         expected = np.float32(rewards[m]) - np.mean(rewards, dtype=np.float32)
         advantages, mask = (datum.loss_fn_inputs[name].array for name in ("advantages", "mask"))

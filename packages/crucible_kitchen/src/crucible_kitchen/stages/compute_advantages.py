@@ -5,7 +5,7 @@ from __future__ import annotations
 from crucible_ir import Contract, EventType
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
-from crucible_kitchen.stages.keys import GROUPS, ORIGINS, ROLLOUT_DATA, STEP
+from crucible_kitchen.stages.keys import GROUPS, ROLLOUT_DATA, STEP
 from crucible_kitchen.stages.rollouts import RolledGroup
 from crucible_train.rl import (
     assemble_training_data,
@@ -29,7 +29,7 @@ class ComputeAdvantages(Stage):
 
     name = "compute_advantages"
     reads = (GROUPS, STEP)
-    writes = (ROLLOUT_DATA, ORIGINS)
+    writes = (ROLLOUT_DATA,)
     options_model = ComputeAdvantagesOptions
 
     async def run(self, ctx: StageContext) -> None:
@@ -42,6 +42,5 @@ class ComputeAdvantages(Stage):
             ctx.emit(EventType.LOG, {"level": "warning", "message": message, **facts})
         if self.options.remove_constant_reward_groups:
             groups = remove_constant_reward_groups(groups)
-        data, origins = assemble_training_data(groups, compute_advantages(groups))
+        data, _ = assemble_training_data(groups, compute_advantages(groups))
         ctx.set(ROLLOUT_DATA, data)
-        ctx.set(ORIGINS, origins)

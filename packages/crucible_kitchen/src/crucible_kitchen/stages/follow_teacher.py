@@ -10,7 +10,6 @@ from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.stages.keys import (
     GROUPS,
-    ORIGINS,
     PENDING_METRICS,
     ROLLOUT_DATA,
     SOURCES,
@@ -40,7 +39,7 @@ class FollowTeacher(Stage):
     name = "follow_teacher"
     reads = (GROUPS, PENDING_METRICS, SOURCES, STEP, TEACHERS)
     optional_reads = (TEACHER_KL,)
-    writes = (ROLLOUT_DATA, ORIGINS, PENDING_METRICS, TEACHER_KL)
+    writes = (ROLLOUT_DATA, PENDING_METRICS, TEACHER_KL)
     options_model = FollowTeacherOptions
 
     async def run(self, ctx: StageContext) -> None:
@@ -58,6 +57,5 @@ class FollowTeacher(Stage):
             before = TeacherKl(step=step, parts={})
         so_far = before.plus(taught_tokens(data, log_ratios(data, teacher_D), source_D))
         ctx.set(ROLLOUT_DATA, data_with)
-        ctx.set(ORIGINS, origins)
         ctx.set(TEACHER_KL, so_far)
         ctx.set(PENDING_METRICS, ctx.get(PENDING_METRICS) | so_far.metrics())

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from crucible_kitchen.stages.teacher_kl import TeacherKl
     from crucible_train.ports import SamplingClient
     from crucible_train.renderers import Renderer
-    from crucible_train.rl import Origin
 
 __all__ = [
     "BATCH",
@@ -56,7 +55,6 @@ __all__ = [
     "MINIBATCHES",
     "MIXTURE",
     "OPTIM_STEPS",
-    "ORIGINS",
     "PAIRS",
     "PENDING_METRICS",
     "PROVENANCE",
@@ -138,7 +136,6 @@ ROLLED: Key[Sequence[RolledGroup | FailedGroup]] = Key("rolled", "finished group
 ROLLOUT_DATA: Key[Sequence[Datum]] = Key(
     "rollout_data", "datums of the finished groups, with advantages and masks"
 )
-ORIGINS: Key[Sequence[Origin]] = Key("origins", "group and trajectory that each of these datums comes from")
 UPDATES: Key[Sequence[Sequence[Datum]]] = Key("updates", "these datums, one part per optimiser step")
 TRAINED: Key[Sequence[Datum]] = Key("trained", "datums of this iteration in the order they were trained on")
 USED_PASSES: Key[int] = Key("used_passes", "passes of this step whose gradients were used")

@@ -81,6 +81,7 @@ class SampleTeacher(Stage):
                 *(ctx.redact(json.dumps(row, ensure_ascii=False)) for row in rows),
             ]
             write_lines(path, lines)
+            rows = [json.loads(line) for line in lines[1:]]  # as a resumed run reads them
         ctx.emit(
             "teacher.sampled", {"role": role, "rows": len(rows), "teacher": teacher.name, "digest": recipe}
         )
