@@ -193,6 +193,19 @@ def test_each_source_has_its_own_teacher_share_and_figures(
     assert {"dataset", "dataset_1", "eval_dataset", "eval_dataset_1"} <= set(provenance)
 
 
+def test_a_prompt_that_two_sources_hold_out_is_answered_once(
+    crucible: Crucible, made: Make, weights: str, tmp_path: Path
+) -> None:
+    experiment = made(weights, more=["b"], eval_every=100)
+    write_chats(tmp_path / "b_t.jsonl", chat_rows(6, first=16))  # the rows that source a holds out
+    record = crucible.run(experiment)
+    lines = (folder_of(crucible, record.run_id) / "results" / "teacher_kl_000000.jsonl").read_text()
+    ids = [json.loads(line)["example_id"] for line in lines.split("\n") if line]
+    assert len(ids) == len(set(ids)) == 6
+    said = [event.data["message"] for event in crucible.events(record.run_id).events if event.type == "log"]
+    assert "6 held-out problems stand there again and are tried once" in said
+
+
 def record_of_provenance(crucible: Crucible, run_id: str) -> dict[str, Any]:
     saved = [e.data for e in crucible.events(run_id).events if e.type == "checkpoint.saved"]
     found: dict[str, Any] = saved[-1]["state"]["provenance"]

@@ -401,6 +401,12 @@ def test_a_group_whose_environment_fails_is_left_out_counted_and_said_where_that
     assert any(message.startswith("held-out problems failed and are left out") for message in left.said())
 
 
+def test_held_out_problems_that_all_fail_stop_the_run_whatever_was_asked(runs: LetterRuns) -> None:
+    env = {"batches": 2, "held_out": 3, "fails": {str(n): "ours" for n in range(1000, 1003)}}
+    with pytest.raises(Exception, match="problem 1000 was to fail"):
+        runs.run(env=env, options={"on_error": "drop"}, eval_every=100)
+
+
 @pytest.mark.parametrize("mode", ["sync", "stream"])
 def test_an_iteration_of_which_every_group_failed_stops_the_run_whatever_was_asked(
     runs: LetterRuns, mode: str

@@ -30,7 +30,7 @@ async def attempts(
     ``settings`` say that failures are dropped, a problem whose environment failed gives a group of nothing.
 
     Raises:
-        CrucibleError: an environment failed and failures are not dropped.
+        CrucibleError: an environment failed and failures are not dropped, or every one of them failed.
         DataError: a problem makes more or fewer than one environment.
     """
     groups: list[TrajectoryGroup] = []
@@ -64,6 +64,8 @@ async def attempts(
             raise several.exceptions[0] from several
         groups += [task.result() for task in running]
         ctx.publish("evaluating", {"done": len(groups), "of": len(problems)})
+    if failed and len(failed) == len(problems):
+        raise failed[0]
     if failed:
         message = "held-out problems failed and are left out; test/rollout_errors/groups counts them"
         facts = {"count": len(failed), "error": str(failed[0])}

@@ -13,7 +13,8 @@ from crucible_kitchen.catalog import environment
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.environments.batched import whole_batches
-from crucible_kitchen.environments.environment import Environment, Environments, Material
+from crucible_kitchen.environments.environment import Environment, Material
+from crucible_kitchen.stages.held_out import once_each
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     DATASET,
@@ -77,7 +78,8 @@ class BuildEnvGroup(Stage):
             held_out=ctx.get(EVAL_DATASET) if experiment.eval_dataset is not None else None,
             bridge=ctx.port("python_bridge") if ctx.has_port("python_bridge") else None,
         )
-        made = _once_each(ctx, self._environment("env_options").build(material))
+        made = self._environment("env_options").build(material)
+        made = replace(made, held_out=once_each(ctx, made.held_out))
         if training.drop_last:
             made = replace(made, train=whole_batches(made.train, training.batch_size))
         if len(made.train) == 0:
@@ -105,14 +107,3 @@ class BuildEnvGroup(Stage):
     def _environment(self, where: str) -> Environment:
         kind = environment(self.options.env)
         return kind(kind.options_model.parse(dict(self.options.env_options), where=where))
-
-
-def _once_each(ctx: StageContext, made: Environments) -> Environments:
-    """Held-out problems of one identity are one problem: records are paired by it."""
-    first = {problem.example_id: problem for problem in reversed(made.held_out)}
-    kept = [problem for problem in made.held_out if first[problem.example_id] is problem]
-    again = len(made.held_out) - len(kept)
-    if again:
-        message = f"{again} held-out problems stand there again and are tried once"
-        ctx.emit(EventType.LOG, {"level": "warning", "message": message})
-    return replace(made, held_out=kept)

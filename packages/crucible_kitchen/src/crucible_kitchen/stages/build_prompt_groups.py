@@ -15,6 +15,7 @@ from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.environments.batched import whole_batches
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
 from crucible_kitchen.environments.mixture import MixedGroups, NamedGroup
+from crucible_kitchen.stages.held_out import once_each
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
     ENVIRONMENTS,
@@ -104,6 +105,9 @@ class BuildPromptGroups(Stage):
             ]
             held_out += named
             graded += named if kind.graded else []
+        held_out = once_each(ctx, held_out)
+        tried = {id(problem) for problem in held_out}
+        graded = [problem for problem in graded if id(problem) in tried]
         mixed = MixedGroups(parts=parts)
         total = limited(ctx.training, len(mixed))
         ctx.set(ENVIRONMENTS, Environments(train=mixed, held_out=graded))
