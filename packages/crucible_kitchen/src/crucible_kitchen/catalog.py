@@ -31,14 +31,7 @@ def recipe(name: str) -> Recipe[Any]:
     Raises:
         AdapterError: unknown, owned twice, not importable, or not a recipe.
     """
-    plugin = find(RECIPES, name)
-    found = load(plugin)
-    if not (isinstance(found, type) and issubclass(found, Recipe)):
-        raise AdapterError(
-            what=f"{plugin.name!r} of {plugin.package} is no subclass of Recipe",
-            where=RECIPES,
-            remedy="let the entry point name a Recipe class",
-        )
+    found: type[Recipe[Any]] = _subclass(RECIPES, name, Recipe)
     return found()
 
 
@@ -48,12 +41,17 @@ def environment(name: str) -> type[Environment]:
     Raises:
         AdapterError: unknown, owned twice, not importable, or not an environment.
     """
-    plugin = find(ENVIRONMENTS, name)
+    found: type[Environment] = _subclass(ENVIRONMENTS, name, Environment)
+    return found
+
+
+def _subclass(group: str, name: str, base: type) -> Any:
+    plugin = find(group, name)
     found = load(plugin)
-    if not (isinstance(found, type) and issubclass(found, Environment)):
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise AdapterError(
-            what=f"{plugin.name!r} of {plugin.package} is no subclass of Environment",
-            where=ENVIRONMENTS,
-            remedy="let the entry point name an Environment class",
+            what=f"{plugin.name!r} of {plugin.package} is no subclass of {base.__name__}",
+            where=group,
+            remedy=f"let the entry point name a subclass of {base.__name__}",
         )
     return found

@@ -5,14 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from crucible_ir import CrucibleError, DataError, EventType
+from pydantic import Field
+
+from crucible_ir import Contract, CrucibleError, DataError, EventType
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.environments.environment import HeldOutProblem
 from crucible_kitchen.stages.rollouts import RolloutSettings, acted, completer
 from crucible_train.ports import SamplingClient
 from crucible_train.rl import Complete, TrajectoryGroup
 
-__all__ = ["attempts"]
+__all__ = ["AttemptOptions", "attempts"]
+
+
+class AttemptOptions(Contract):
+    """How held-out problems are tried."""
+
+    max_tokens: int = Field(default=256, ge=1)
+    max_turns: int | None = Field(default=None, ge=1)
+    in_flight: int = Field(default=512, ge=1)
+    """Problems tried at the same time; does not change the result."""
+    standalone: bool = False
+    """Log a row of its own instead of adding to the row of the step that follows."""
+    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
+    """A problem whose environment fails: stop, or leave it out, count it and say so."""
 
 
 async def attempts(

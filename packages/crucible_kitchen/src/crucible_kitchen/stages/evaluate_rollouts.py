@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
-from crucible_ir import Contract, ExampleResult, Problem
+from crucible_ir import ExampleResult, Problem
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.environments.environment import HeldOutProblem
-from crucible_kitchen.stages.attempts import attempts
+from crucible_kitchen.stages.attempts import AttemptOptions, attempts
 from crucible_kitchen.stages.evaluation import HeldOutEvaluation
 from crucible_kitchen.stages.keys import ENVIRONMENTS, SAMPLER, STEP
 from crucible_kitchen.stages.rollouts import RolloutSettings
@@ -19,19 +19,11 @@ from crucible_train.rl import TrajectoryGroup, trajectory_metrics
 __all__ = ["EvaluateRollouts", "EvaluateRolloutsOptions"]
 
 
-class EvaluateRolloutsOptions(Contract):
+class EvaluateRolloutsOptions(AttemptOptions):
     """How held-out problems are tried."""
 
-    max_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     """0 takes the likeliest token each time."""
-    max_turns: int | None = Field(default=None, ge=1)
-    in_flight: int = Field(default=512, ge=1)
-    """Problems tried at the same time; does not change the result."""
-    standalone: bool = False
-    """Log a row of its own instead of adding to the row of the step that follows."""
-    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
-    """A problem whose environment fails: stop, or leave it out, count it and say so."""
 
 
 class EvaluateRollouts(HeldOutEvaluation):

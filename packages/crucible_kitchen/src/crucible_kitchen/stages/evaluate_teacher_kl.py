@@ -5,32 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from pydantic import Field
 
-from crucible_ir import Contract, ExampleResult, Problem
+from crucible_ir import ExampleResult, Problem
 from crucible_kitchen.atomic import write_lines
 from crucible_kitchen.engine.context import PlanContext, StageContext
-from crucible_kitchen.stages.attempts import attempts
+from crucible_kitchen.stages.attempts import AttemptOptions, attempts
 from crucible_kitchen.stages.evaluation import HeldOutEvaluation
 from crucible_kitchen.stages.keys import HELD_OUT_PROMPTS, SAMPLER, SOURCES, STEP, TEACHERS
 from crucible_kitchen.stages.rollouts import RolloutSettings
 from crucible_kitchen.stages.teacher_kl import TeacherKl, score_by_teacher, source_of, taught_tokens
 from crucible_train.rl import TrajectoryGroup, assemble_training_data, log_ratios
 
-__all__ = ["EvaluateTeacherKl", "EvaluateTeacherKlOptions"]
-
-
-class EvaluateTeacherKlOptions(Contract):
-    """How held-out prompts are answered."""
-
-    max_tokens: int = Field(default=256, ge=1)
-    max_turns: int | None = Field(default=None, ge=1)
-    in_flight: int = Field(default=512, ge=1)
-    """Prompts answered at the same time; does not change the result."""
-    standalone: bool = False
-    """Log a row of its own instead of adding to the row of the step that follows."""
-    on_error: str = Field(default="raise", pattern="^(raise|drop)$")
-    """A prompt whose environment fails: stop, or leave it out, count it and say so."""
+__all__ = ["EvaluateTeacherKl"]
 
 
 class EvaluateTeacherKl(HeldOutEvaluation):
@@ -41,7 +27,7 @@ class EvaluateTeacherKl(HeldOutEvaluation):
 
     name = "evaluate_teacher_kl"
     reads = (SAMPLER, HELD_OUT_PROMPTS, SOURCES, STEP, TEACHERS)
-    options_model = EvaluateTeacherKlOptions
+    options_model = AttemptOptions
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """Prompts may be held out by a source other than the experiment's own."""
