@@ -8,8 +8,7 @@ SHELL := bash
 
 UV_VERSION := 0.13.8
 BIN := .venv/bin
-# One test process more than cores: some tests wait.
-JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 PYTEST_ARGS ?=
 HUSH := $(if $(wildcard .venv),--quiet)  # the first installation shows what it does
 SOURCES := $(wildcard packages/*/src)
