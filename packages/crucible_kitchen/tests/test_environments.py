@@ -26,6 +26,8 @@ from crucible_kitchen.environments.arithmetic import Arithmetic, ArithmeticOptio
 from crucible_kitchen.environments.batched import BatchedProblems
 from crucible_kitchen.environments.environment import Environment, Environments, Material
 from crucible_kitchen.environments.problems import MathProblems, MathProblemsOptions
+from crucible_kitchen.environments.prompts import Prompts
+from crucible_kitchen.stages.build_env_group import bridge_for
 from crucible_testing.bench import plant_bigram
 from crucible_testing.byte_tokenizer import ByteTokenizer
 from crucible_testing.engine import MemoryPorts
@@ -240,3 +242,21 @@ def test_an_environment_needs_no_more_than_a_way_to_build_it() -> None:
     made = few.build(material())
     assert [len(batch) for batch in questions(made.train)] == [2, 1]
     assert made.held_out == ()
+
+
+def test_only_environments_that_judge_behind_the_bridge_ask_for_it() -> None:
+    assert MathProblems.needs_bridge
+    assert not Arithmetic.needs_bridge
+    assert not Prompts.needs_bridge
+
+    class Context:
+        def has_port(self, name: str) -> bool:
+            return True
+
+        def port(self, name: str) -> object:
+            raise AssertionError("the bridge was made")
+
+    ctx: Any = Context()
+    assert bridge_for(ctx, Arithmetic(Arithmetic.options_model())) is None
+    with pytest.raises(AssertionError, match="the bridge was made"):
+        bridge_for(ctx, MathProblems(MathProblems.options_model()))

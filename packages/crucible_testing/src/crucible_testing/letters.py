@@ -179,6 +179,7 @@ class Letters(Environment):
     """Answers are rewarded for their plain letters."""
 
     options_model = LettersOptions
+    needs_bridge = True
 
     def build(self, material: Material) -> Environments:
         """Generated problems; held-out ones have numbers of their own."""

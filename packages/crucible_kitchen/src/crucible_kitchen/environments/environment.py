@@ -59,6 +59,8 @@ class Environment(ABC):
     options_model: ClassVar[type[Contract]] = NoOptions
     needs_rows: ClassVar[bool] = False
     """Whether the experiment must name a dataset."""
+    needs_bridge: ClassVar[bool] = False
+    """Whether answers are judged behind the bridge; others get none, so that they run without its packages."""
     graded: ClassVar[bool] = True
     """Whether answers get a reward that says how good they are."""
 

@@ -36,6 +36,7 @@ class MathProblems(Environment):
 
     options_model = MathProblemsOptions
     needs_rows = True
+    needs_bridge = True
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """The judges are installed; looked for before anything is loaded."""

@@ -25,8 +25,9 @@ from crucible_kitchen.stages.keys import (
     TOTAL_STEPS,
 )
 from crucible_kitchen.stages.step_plan import limited
+from crucible_train.ports import PythonBridge
 
-__all__ = ["BuildEnvGroup", "BuildEnvGroupOptions"]
+__all__ = ["BuildEnvGroup", "BuildEnvGroupOptions", "bridge_for"]
 
 
 class BuildEnvGroupOptions(Contract):
@@ -69,6 +70,7 @@ class BuildEnvGroup(Stage):
         """One iteration per batch and epoch, no more than ``training.max_steps``."""
         options, training = self.options, ctx.training
         experiment = ctx.experiment
+        kind = self._environment("env_options")
         material = Material(
             renderer=ctx.get(RENDERER),
             groups_per_batch=training.batch_size,
@@ -76,9 +78,9 @@ class BuildEnvGroup(Stage):
             seed=experiment.seed,
             rows=ctx.get(DATASET) if experiment.dataset is not None else None,
             held_out=ctx.get(EVAL_DATASET) if experiment.eval_dataset is not None else None,
-            bridge=ctx.port("python_bridge") if ctx.has_port("python_bridge") else None,
+            bridge=bridge_for(ctx, kind),
         )
-        made = self._environment("env_options").build(material)
+        made = kind.build(material)
         made = replace(made, held_out=once_each(ctx, made.held_out))
         if training.drop_last:
             made = replace(made, train=whole_batches(made.train, training.batch_size))
@@ -107,3 +109,11 @@ class BuildEnvGroup(Stage):
     def _environment(self, where: str) -> Environment:
         kind = environment(self.options.env)
         return kind(kind.options_model.parse(dict(self.options.env_options), where=where))
+
+
+def bridge_for(ctx: StageContext, environment: Environment) -> PythonBridge | None:
+    """The bridge for an environment that needs one; it is made only then, since its packages are an extra."""
+    if not (environment.needs_bridge and ctx.has_port("python_bridge")):
+        return None
+    bridge: PythonBridge = ctx.port("python_bridge")
+    return bridge

@@ -15,6 +15,7 @@ from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.environments.batched import whole_batches
 from crucible_kitchen.environments.environment import Environment, Environments, HeldOutProblem, Material
 from crucible_kitchen.environments.mixture import MixedGroups, NamedGroup
+from crucible_kitchen.stages.build_env_group import bridge_for
 from crucible_kitchen.stages.held_out import once_each
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -73,7 +74,6 @@ class BuildPromptGroups(Stage):
         Rewards of an environment are reported, and nothing learns from them.
         """
         options: BuildPromptGroupsOptions = self.options
-        bridge = ctx.port("python_bridge") if ctx.has_port("python_bridge") else None
         parts, held_out, graded = dict[str, RLDataset](), list[HeldOutProblem](), list[HeldOutProblem]()
         sources = ctx.get(SOURCES)
         for source, how in zip(sources, options.sources, strict=True):
@@ -86,7 +86,7 @@ class BuildPromptGroups(Stage):
                     seed=ctx.experiment.seed,
                     rows=source.rows,
                     held_out=source.held_out,
-                    bridge=bridge,
+                    bridge=bridge_for(ctx, kind),
                 )
             )
             train = made.train
