@@ -21,8 +21,8 @@ __all__ = ["Environment", "Environments", "HeldOutProblem", "Material"]
 class Material:
     """What environments are made of.
 
-    ``bridge`` is there when the manifest names one. A batch has ``groups_per_batch`` groups of ``group_size``
-    members.
+    ``bridge`` is there when the environment needs one and the manifest names it. A batch has
+    ``groups_per_batch`` groups of ``group_size`` members.
     """
 
     renderer: Renderer
