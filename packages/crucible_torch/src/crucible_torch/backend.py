@@ -49,6 +49,7 @@ class LocalBackend:
         head_rows: int = 1024,
         max_sample_rows: int | None = None,
         logprobs_at: LogprobsAt = "weighted",
+        share_prefixes: bool = True,
         local_files_only: bool = False,
     ) -> None:
         self._settings = EngineSettings(
@@ -59,6 +60,7 @@ class LocalBackend:
             head_rows=head_rows,
             max_sample_rows=max_sample_rows,
             logprobs_at=logprobs_at,
+            share_prefixes=share_prefixes,
             local_files_only=local_files_only,
         )
         self._worker = Worker()

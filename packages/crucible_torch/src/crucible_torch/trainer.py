@@ -168,7 +168,7 @@ class Trainer:
             hidden = self.model.hidden(
                 torch.from_numpy(batch.tokens)[None].to(device),
                 torch.from_numpy(batch.positions)[None].to(device),
-                PackedPlan(batch.runs),
+                PackedPlan(batch.runs, batch.branches),
             )
             states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
         return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device))
