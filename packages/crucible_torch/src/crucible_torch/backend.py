@@ -82,6 +82,7 @@ class LocalBackend:
             images=False,
             deterministic=exact,
             exact_resume=exact,
+            digests_content=True,
         )
 
     def check(self, spec: TrainingSpec) -> None:
