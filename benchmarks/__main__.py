@@ -9,9 +9,14 @@ from collections.abc import Sequence
 
 from benchmarks import neighbours, report
 from benchmarks.contest import Failure, Workload, run_case
+from benchmarks.distillation import WORKLOAD as DISTILLATION
+from benchmarks.preference import WORKLOAD as PREFERENCE
+from benchmarks.reinforcement import WORKLOAD as REINFORCEMENT
 from benchmarks.sft import WORKLOAD as SFT
 
-WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (SFT,)}
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload for workload in (SFT, PREFERENCE, REINFORCEMENT, DISTILLATION)
+}
 
 
 def _parser() -> argparse.ArgumentParser:
