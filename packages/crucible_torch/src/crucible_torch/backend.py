@@ -171,7 +171,7 @@ class LocalBackend:
             torch.set_num_threads(self._settings.num_threads)
         return choose_device(self._settings.device)
 
-    def _load(self, base_model: str, dtype: str, *, shared: bool) -> LoadedModel:
+    def _load(self, base_model: str, dtype: str, *, shared: bool, portable: bool = False) -> LoadedModel:
         from crucible_torch.model import choose_dtype, load_model
 
         files = self._locate(base_model)
@@ -181,7 +181,9 @@ class LocalBackend:
         digest = self.model_digest(base_model)
         key = (digest, str(chosen))
         if not shared:
-            return load_model(files, digest=digest, device=device, dtype=chosen, shared=False)
+            return load_model(
+                files, digest=digest, device=device, dtype=chosen, shared=False, portable=portable
+            )
         if key not in self._bases:
             self._bases[key] = load_model(files, digest=digest, device=device, dtype=chosen, shared=True)
         return self._bases[key]
@@ -239,7 +241,7 @@ class LocalBackend:
         require_base(checkpoint, self.model_digest(base))
         if not merge:
             return export_adapter(checkpoint, destination)
-        model = self._load(base, checkpoint.state["dtype"], shared=False)
+        model = self._load(base, checkpoint.state["dtype"], shared=False, portable=True)
         return export_merged(model, checkpoint, destination)
 
 
