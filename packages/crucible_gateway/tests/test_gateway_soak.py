@@ -28,6 +28,7 @@ GROWTH = 1.1
 PROGRAM = """
 import os, sys
 from pathlib import Path
+from crucible_gateway.listening import listen
 from crucible_gateway.serve import run_server
 from crucible_gateway.tinker.settings import Limits, ServedModel, TinkerSettings
 from crucible_testing.backend import BigramBackend
@@ -41,7 +42,7 @@ backend.clients, backend._calls.lines = Forgetful(), Forgetful()  # the fake rem
 served = ServedModel(name="Big/gram", source=model, tokenizer_id=model)
 limits = Limits(snapshot_steps=4, body_bytes=200_000)
 settings = TinkerSettings(models=(served,), state=Path(state), api_key=key, limits=limits)
-run_server(backend, settings, host="127.0.0.1", port=int(port), as_json=True)
+run_server(backend, settings, listening=listen("127.0.0.1", int(port)), as_json=True)
 """
 
 

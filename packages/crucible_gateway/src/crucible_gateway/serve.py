@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crucible_gateway.listening import address_of, listen
 from crucible_ir import ConfigError, nearest
 from crucible_kitchen.cli.options import AsJson, HomeOption
 from crucible_kitchen.cli.output import print_json, print_line
@@ -67,8 +69,10 @@ def serve(
     settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
     chosen = _manifest(manifest)
     _require_free(settings)
-    backend: TrainingBackend = _ports(chosen, root).get("training_backend")
-    return run_server(backend, settings, host=host, port=port, as_json=as_json)
+    with listen(host, port) as listening:
+        backend: TrainingBackend = _ports(chosen, root).get("training_backend")
+        _require_models(backend, settings)
+        return run_server(backend, settings, listening=listening, as_json=as_json)
 
 
 def _key(variable: str | None) -> str | None:
@@ -135,37 +139,46 @@ def _require_free(settings: TinkerSettings) -> None:
     StateStore(settings.state).close()
 
 
+def _require_models(backend: TrainingBackend, settings: TinkerSettings) -> None:
+    """Look at every model's config, so that a wrong one is told now and not to the first client."""
+    from crucible_train.ports import TrainingSpec
+    from crucible_train.types import LoraConfig
+
+    least = LoraConfig(rank=1, train_mlp=False, train_unembed=False)  # whatever a client may ask for is more
+    for model in settings.models:
+        backend.check(
+            TrainingSpec(
+                base_model=model.source, lora=least, seed=0, checkpoint_dir=settings.state / "unused"
+            )
+        )
+
+
 def run_server(
-    backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool
+    backend: TrainingBackend, settings: TinkerSettings, *, listening: socket.socket, as_json: bool
 ) -> int:
-    """Serve until the process is told to end; says where, once it listens."""
+    """Serve until the process is told to end; says where, once it answers."""
     import uvicorn
 
     from crucible_gateway.tinker.app import tinker_app
 
     app = tinker_app(backend, settings)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
 
     class Announced(uvicorn.Server):
         """Says where it listens, once it does."""
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            bound = [sock.getsockname() for server in self.servers for sock in server.sockets]
-            if bound:
-                _announce(host, int(bound[0][1]), settings, as_json=as_json)
+            if self.started:
+                _announce(address_of(listening), settings, as_json=as_json)
 
     server = Announced(config)
-    server.run()
+    server.run(sockets=[listening])
     return 0 if server.started else 1
 
 
-def _announce(host: str, port: int, settings: TinkerSettings, *, as_json: bool) -> None:
-    shown = f"[{host}]" if ":" in host else host
+def _announce(address: str, settings: TinkerSettings, *, as_json: bool) -> None:
     names = [model.name for model in settings.models]
-    address = f"http://{shown}:{port}"
     if as_json:
         print_json({"url": address, "models": names, "pid": os.getpid(), "state": str(settings.state)})
         return

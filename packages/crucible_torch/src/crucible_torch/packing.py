@@ -105,6 +105,10 @@ class Rows:
     spans: tuple[slice, ...]
     places: tuple[IntArray, ...]
 
+    def spread(self, example: int, found: FloatArray, full: FloatArray) -> None:
+        """Put what was ``found`` (R, K) at these rows into an example's own positions, ``full`` (N, K)."""
+        full[self.places[example]] = found[self.spans[example], : full.shape[1]]
+
 
 def text_tokens(chunks: Sequence[object], where: str) -> IntArray:
     """Token ids of a text-only input.

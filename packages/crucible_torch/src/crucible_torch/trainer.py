@@ -40,12 +40,16 @@ _LOWER = "micro_batch_tokens, max_length or head_rows"
 
 @dataclass(slots=True)
 class _Pass:
-    """One micro-batch on its way: hidden states of the chosen rows, with their graph if wanted."""
+    """One micro-batch on its way: hidden states of the chosen rows, with their graph if wanted.
+
+    ``others`` are rows that no loss reads and whose log-probabilities are reported all the same, with their states.
+    """
 
     batch: MicroBatch
     rows: Rows
     states: torch.Tensor
     targets: torch.Tensor
+    others: tuple[Rows, torch.Tensor] | None = None
 
 
 class Trainer:
@@ -101,18 +105,20 @@ class Trainer:
         One micro-batch keeps its graph between the two halves; several are run twice.
         """
         seen = _Results()
+        everywhere = self._settings.logprobs_at == "all"
+        counted = None if everywhere else weighted_positions
         with self._call():
             steps = []
             for batch in batches:
-                step = self._start(batch, weighted_positions, grad=len(batches) == 1)
+                step = self._start(batch, counted, grad=len(batches) == 1)
                 self._finish(step, seen, lambda e, lp: 0.0)
                 steps.append(step if len(batches) == 1 else None)
             ordered = seen.ordered()
             result = fn([e.datum for e, _ in ordered], [e.shaped(lp) for e, lp in ordered])
-            slopes = _checked(result, ordered, everywhere=self._settings.logprobs_at == "all")
+            slopes = _checked(result, ordered, everywhere=everywhere)
             surrogate = 0.0
             for batch, kept in zip(batches, steps, strict=True):
-                step = kept or self._start(batch, weighted_positions, grad=True)
+                step = kept or self._start(batch, counted, grad=True)
                 again = _Results()
                 grads = self._finish(
                     step,
@@ -163,8 +169,9 @@ class Trainer:
     def _start(
         self, batch: MicroBatch, counted: Callable[[Example], NDArray[np.bool_]] | None, *, grad: bool
     ) -> _Pass:
+        """The pass up to the hidden states of the rows that are ``counted``; all of them where that is None."""
         device = self.model.device
-        rows = rows_of(batch, None if self._settings.logprobs_at == "all" else counted)
+        rows = rows_of(batch, counted)
         with torch.set_grad_enabled(grad):
             hidden = self.model.hidden(
                 torch.from_numpy(batch.tokens)[None].to(device),
@@ -172,7 +179,11 @@ class Trainer:
                 PackedPlan(batch.runs, batch.branches),
             )
             states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
-        return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device))
+        others = None
+        if counted is not None and self._settings.logprobs_at == "all":
+            left = rows_of(batch, lambda example: ~counted(example))
+            others = left, hidden[0].detach().index_select(0, torch.from_numpy(left.index).to(device))
+        return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device), others)
 
     def _fixed(self, step: _Pass, gradient: Gradient) -> Coefficients:
         """Coefficients that no log-probability changes."""
@@ -213,8 +224,20 @@ class Trainer:
             coefficients=coefficients,
             pieces=pieces_of(len(step.states), self._settings.head_rows) if pieces is None else pieces,
         )
-        results.add(step, logprobs.detach().cpu().numpy(), value)
+        results.add(step, logprobs.detach().cpu().numpy(), value, self._reported(step))
         return grads
+
+    def _reported(self, step: _Pass) -> FloatArray | None:
+        """Log-probabilities of the rows that no loss reads; the head's forward pass alone is paid for them."""
+        if step.others is None:
+            return None
+        rows, states = step.others
+        targets = torch.from_numpy(rows.targets).to(states.device)
+        pieces = pieces_of(len(states), self._settings.head_rows)
+        found: FloatArray = (
+            score(self.model, states, targets, coefficients=None, pieces=pieces)[0].cpu().numpy()
+        )
+        return found
 
     def _backward(self, step: _Pass, grads: torch.Tensor | None) -> None:
         if grads is not None and step.states.requires_grad and step.states.shape[0]:
@@ -228,10 +251,16 @@ class _Results:
     def __init__(self) -> None:
         self._found: dict[int, tuple[Example, FloatArray, float]] = {}
 
-    def add(self, step: _Pass, logprobs: FloatArray, value: Callable[[Example, FloatArray], float]) -> None:
-        for example, span, place in zip(step.batch.examples, step.rows.spans, step.rows.places, strict=True):
+    def add(
+        self,
+        step: _Pass,
+        logprobs: FloatArray,
+        value: Callable[[Example, FloatArray], float],
+        others: FloatArray | None,
+    ) -> None:
+        for index, example in enumerate(step.batch.examples):
             full = np.zeros_like(example.targets, dtype=np.float32)
-            full[place] = logprobs[span, : full.shape[1]]
+            step.rows.spread(index, logprobs, full)
             amount = value(example, full)
             if not np.isfinite(amount):
                 raise TrainError(
@@ -239,6 +268,8 @@ class _Results:
                     where=f"data[{example.index}]",
                     remedy="lower learning_rate, set grad_clip_norm, or look at this datum's weights",
                 )
+            if step.others is not None and others is not None:
+                step.others[0].spread(index, others, full)
             self._found[example.index] = (example, full, amount)
 
     def ordered(self) -> list[tuple[Example, FloatArray]]:
