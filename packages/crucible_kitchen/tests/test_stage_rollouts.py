@@ -549,11 +549,11 @@ def test_without_data_nothing_is_scored(site: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "lacking", "said"),
     [
-        (OpenRollouts, "sampling", "backend 'bigram' cannot sample, which rollouts need"),
+        (OpenRollouts, "sampling", "backend 'bigram' lacks sampling, which is asked of rollouts"),
         (
             LoadReference,
             "prompt_logprobs",
-            "gives no log-probabilities of prompts, which the KL penalty needs",
+            "lacks prompt_logprobs, which is asked of the KL penalty",
         ),
     ],
 )

@@ -102,6 +102,10 @@ class TinkerBackend:
         """Digest of the model's name: the service tells nothing of the weights behind it."""
         return digest_of({"tinker": self._service.limits().model(base_model).name})
 
+    def longest(self, base_model: str) -> int | None:
+        """Positions that the model reads at most, where the service says so."""
+        return self._service.limits().model(base_model).max_length
+
     def price_of(
         self, base_model: str, *, trained: int = 0, scored: int = 0, prefilled: int = 0, sampled: int = 0
     ) -> float | None:
@@ -171,10 +175,10 @@ class TinkerBackend:
 
         Raises:
             NotFoundError: no such model or checkpoint.
-            ConfigError: the checkpoint is no sampler's.
+            ConfigError: the checkpoint is no sampler's, or the service does not sample the model.
         """
         limits = await asyncio.to_thread(self._service.limits)
-        limits.model(base_model)
+        limits.check_sampled(base_model)
         self._service.ledger.require_price(base_model)
         path = None if weights is None else (await asyncio.to_thread(locate, weights)).path
 

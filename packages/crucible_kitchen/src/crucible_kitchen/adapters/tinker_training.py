@@ -132,8 +132,13 @@ class TinkerTraining:
         return Handle(self._followed(self._service.connection.follow(work())))
 
     def sampling_client(self) -> Handle[SamplingClient]:
-        """A sampler over the weights as they are once all submitted work is done."""
+        """A sampler over the weights as they are once all submitted work is done.
+
+        Raises:
+            ConfigError: the service does not sample the model.
+        """
         self._open()
+        self._service.limits().check_sampled(self._spec.base_model)
         return self._send(
             "sampling_client",
             lambda sdk: sdk.save_weights_and_get_sampling_client(retry_config=retry_settings()),

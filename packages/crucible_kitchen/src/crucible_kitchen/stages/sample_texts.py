@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
 
-from crucible_ir import Contract, EventType
+from crucible_ir import Contract, EventType, Problem
 from crucible_kitchen.atomic import write_lines
-from crucible_kitchen.engine.context import StageContext
+from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.capability import lacking
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import EVAL_EXAMPLES, IN_FLIGHT, RENDERER, SESSION, STEP
 from crucible_train.ports import Completer
@@ -34,7 +36,13 @@ class SampleTexts(Stage):
 
     name = "sample_texts"
     reads = (SESSION, EVAL_EXAMPLES, RENDERER, STEP, IN_FLIGHT)
+    ports = ("training_backend",)
     options_model = SampleTextsOptions
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """The backend can sample."""
+        backend = plan.ports.get("training_backend")
+        return lacking(backend, {"sampling": self.options.prompts > 0}, asked_of="held-out prompts")
 
     async def run(self, ctx: StageContext) -> None:
         """One answer to each of the first held-out conversations that leave room for one, up to their last turn."""
