@@ -142,7 +142,14 @@ def test_a_recipe_learns_the_same_through_the_service_as_on_the_engine(
         recipe, *settings = (word.format(model=model) for word in PAIRED[name])
         code, _, err = crucible("run", recipe, f"model={model}", *settings, *SHARED, *where, "-q")
         assert code == 0, err
-    here, there = (without_service(rows(folder)) for folder in crucible.run_dirs())
+    engine, service = crucible.run_dirs()
+    assert events_of(engine, "cost.reconciled") == []
+    (cost,) = events_of(service, "cost.reconciled")
+    last = [row["metrics"] for row in rows(service) if "service/usd" in row["metrics"]][-1]
+    assert cost["used"]["tokens"]["trained"] == last["service/trained_tokens"] > 0
+    assert cost["used"]["usd"] >= last["service/usd"]  # what comes after the last step is in it too
+    assert ("usd" in cost["difference"]) == (name in ("sl_basic", "preference", "soft targets"))
+    here, there = (without_service(rows(folder)) for folder in (engine, service))
     assert len(there) == len(here) >= 6
     for one, other in zip(here, there, strict=True):
         assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
@@ -161,7 +168,42 @@ def test_what_was_trained_is_counted_and_was_foreseen(
     (estimate,) = events_of(run_dir, "cost.estimated")
     assert estimate["tokens"]["trained"] == trained
     assert estimate["usd"] == pytest.approx(trained * 2.0 / 1e6)
-    assert "expected cost: 0.0" in (run_dir / "report.md").read_text(encoding="utf-8")
+    (cost,) = events_of(run_dir, "cost.reconciled")
+    assert cost["difference"]["trained"] == 0.0
+    assert cost["by_model"]["Tiny/tiny"]["tokens"]["scored"] > 0
+    report = (run_dir / "report.md").read_text(encoding="utf-8")
+    assert "expected cost: 0.0" in report
+    assert f"cost: {cost['used']['usd']:.2f} USD ({int(trained):,} tokens trained" in report
+
+
+def test_a_run_that_meets_its_cap_stops_before_the_call_and_goes_on_when_it_is_raised(
+    crucible: Any, manifest: str, rows: Callable[[Path], Any]
+) -> None:
+    path = Path(manifest)
+    text = path.read_text(encoding="utf-8").replace("train = 2.0", "train = 2.0, score = 0.0")
+
+    def capped(usd: float) -> None:
+        path.write_text(text.replace("spending_cap_usd = 100.0", f"spending_cap_usd = {usd}"))
+
+    capped(0.0)
+    settings = ("data.path=tiny", "data.limit=64", "batch_size=8", "save_every=2", "sample_prompts=0")
+    words = ("model=Tiny/tiny", *settings, "data.eval_limit=0", "renderer=role_colon", "-m", manifest, "-q")
+    code, _, err = crucible("run", "sl_basic", *words)
+    assert (code, "raise the cap in the manifest" in err) == (2, True), err
+    (run_dir,) = crucible.run_dirs()
+    assert rows(run_dir) == []
+    (estimate,) = events_of(run_dir, "cost.estimated")
+    capped(0.6 * estimate["usd"])
+    code, _, err = crucible("resume", run_dir.name, "-q")
+    assert (code, "spending_cap_usd" in err) == (2, True), err
+    spent = [row["metrics"]["service/usd"] for row in rows(run_dir)]
+    assert 0 < spent[-1] <= 0.6 * estimate["usd"]
+    capped(100.0)
+    code, _, err = crucible("resume", run_dir.name, "-q")
+    assert code == 0, err
+    assert [row["step"] for row in rows(run_dir)] == list(range(8))
+    (cost,) = events_of(run_dir, "cost.reconciled")
+    assert cost["used"]["tokens"]["trained"] >= estimate["tokens"]["trained"]
 
 
 def test_a_killed_run_goes_on_from_the_services_checkpoint(
