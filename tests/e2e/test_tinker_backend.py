@@ -187,7 +187,7 @@ def test_a_run_that_meets_its_cap_stops_before_the_call_and_goes_on_when_it_is_r
 
     capped(0.0)
     settings = ("data.path=tiny", "data.limit=64", "batch_size=8", "save_every=2", "sample_prompts=0")
-    words = ("model=Tiny/tiny", *settings, "data.eval_limit=0", "renderer=role_colon", "-m", manifest, "-q")
+    words = ("model=Tiny/tiny", *settings, "data.eval_limit=8", "renderer=role_colon", "-m", manifest, "-q")
     code, _, err = crucible("run", "sl_basic", *words)
     assert (code, "raise the cap in the manifest" in err) == (2, True), err
     (run_dir,) = crucible.run_dirs()
