@@ -18,6 +18,7 @@ from crucible_kitchen.stages.begin_iteration import BeginIteration
 from crucible_kitchen.stages.build_env_group import BuildEnvGroup
 from crucible_kitchen.stages.compute_advantages import ComputeAdvantages
 from crucible_kitchen.stages.evaluate_rollouts import EvaluateRollouts
+from crucible_kitchen.stages.forward_backward_pairs import ForwardBackwardPairs
 from crucible_kitchen.stages.init_session import InitSession
 from crucible_kitchen.stages.init_tokenizer import InitTokenizer
 from crucible_kitchen.stages.keys import (
@@ -50,6 +51,7 @@ from crucible_kitchen.stages.rollouts import (
     RolloutSettings,
     policy,
 )
+from crucible_kitchen.stages.sample_texts import SampleTexts
 from crucible_kitchen.stages.sampler import FreshSampler
 from crucible_kitchen.stages.split_updates import SplitUpdates
 from crucible_testing.bench import StageBench, plant_bigram
@@ -555,6 +557,8 @@ def test_without_data_nothing_is_scored(site: Path) -> None:
             "prompt_logprobs",
             "lacks prompt_logprobs, which is asked of the KL penalty",
         ),
+        (SampleTexts, "sampling", "lacks sampling, which is asked of held-out prompts"),
+        (ForwardBackwardPairs, "custom_loss", "lacks custom_loss, which is asked of preference training"),
     ],
 )
 def test_a_backend_that_cannot_is_found_out_before_the_run(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crucible_ir import ConfigError
-from crucible_kitchen.adapters.tinker_cost import Ledger, Prices, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_cost import Ledger, Prices, Tokens, read_cap, read_prices
 
 PRICES = {"a": Prices(train=4.0, prefill=1.0, sample=2.0)}
 USED = Tokens(trained=1_000_000, scored=500_000, prefilled=2_000_000, sampled=250_000)
@@ -49,7 +49,7 @@ def test_what_was_used_replaces_what_was_reserved() -> None:
 
 def test_a_refused_call_reserves_nothing() -> None:
     ledger = Ledger(PRICES, 4.0)
-    with pytest.raises(ConfigError, match="raise the cap"):
+    with pytest.raises(ConfigError, match=r"set \$CRUCIBLE_SPENDING_CAP_USD to more"):
         ledger.reserve("a", Tokens(trained=1_000_001))
     ledger.reserve("a", Tokens(trained=1_000_000))
 
@@ -119,3 +119,12 @@ def test_all_problems_of_a_price_table_come_at_once() -> None:
         "prices.c",
     ]
     assert "did you mean 'sample'" in str(caught.value)
+
+
+def test_the_variables_cap_goes_before_the_manifests() -> None:
+    assert read_cap(5.0, None) == 5.0
+    assert read_cap(5.0, "") == 5.0
+    assert read_cap(5.0, "7.5") == 7.5
+    assert read_cap(None, "7.5") == 7.5
+    with pytest.raises(ConfigError, match=r"\$CRUCIBLE_SPENDING_CAP_USD"):
+        read_cap(5.0, "much")

@@ -280,7 +280,7 @@ def test_nothing_is_sent_that_may_go_beyond_the_cap(
     with pytest.raises(ConfigError, match="spending_cap_usd"):
         sampler.sample(ModelInput.from_ints([1, 2]), SamplingParams(max_tokens=8))
     sampler.sample(ModelInput.from_ints([1, 2]), SamplingParams(max_tokens=3, stop=[])).result()
-    with pytest.raises(ConfigError, match="raise the cap"):
+    with pytest.raises(ConfigError, match="CRUCIBLE_SPENDING_CAP_USD"):
         client.forward_backward(DATA)
     assert backend.used() == Tokens(trained=6, prefilled=2, sampled=3)
     assert backend.used_usd() == 11.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from crucible_ir import CheckpointRef, ConfigError, digest_of
 from crucible_kitchen.adapters.tinker_checkpoints import list_pointers, locate
 from crucible_kitchen.adapters.tinker_connection import Connection, require_sdk
-from crucible_kitchen.adapters.tinker_cost import Ledger, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_cost import CAP, Ledger, Tokens, read_cap, read_prices
 from crucible_kitchen.adapters.tinker_export import export_adapter
 from crucible_kitchen.adapters.tinker_limits import read_lacks
 from crucible_kitchen.adapters.tinker_retries import Retries
@@ -31,7 +32,7 @@ class TinkerBackend:
         base_url: where the service is; None leaves it to the SDK (``$TINKER_BASE_URL``, else the service itself).
         tokenizer: folder or hub id of the tokenizer; None asks the service.
         prices: model → US dollars per million tokens (``train``, ``prefill``, ``sample``, ``score``); ``*`` is any.
-        spending_cap_usd: nothing is submitted that may go beyond.
+        spending_cap_usd: nothing is submitted that may go beyond; ``$CRUCIBLE_SPENDING_CAP_USD`` goes before it.
         lacks: losses and options that this server does not have, as its API does not say.
         images: whether the models take images.
         checkpoint_ttl_s: seconds after which the service may delete a saved state; None keeps it.
@@ -67,7 +68,8 @@ class TinkerBackend:
         self._service = Service(
             connection=Connection(api_key=api_key, base_url=base_url, project=project, telemetry=telemetry),
             ledger=Ledger(
-                read_prices(prices or {}, where="training_backend.options.prices"), spending_cap_usd
+                read_prices(prices or {}, where="training_backend.options.prices"),
+                read_cap(spending_cap_usd, os.environ.get(CAP)),
             ),
             retries=Retries(attempts=attempts, first_s=first_wait_s),
             lacks=read_lacks(lacks),

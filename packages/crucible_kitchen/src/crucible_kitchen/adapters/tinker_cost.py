@@ -9,8 +9,10 @@ from typing import Any
 
 from crucible_ir.errors import ConfigError, Problem, nearest
 
-__all__ = ["Ledger", "Prices", "Tokens", "read_prices"]
+__all__ = ["CAP", "Ledger", "Prices", "Tokens", "read_cap", "read_prices"]
 
+CAP = "CRUCIBLE_SPENDING_CAP_USD"
+"""Variable whose cap goes before the manifest's: a run keeps the manifest that it began with, and may go on under it."""
 _MILLION = 1_000_000
 _EVERY_MODEL = "*"
 
@@ -99,6 +101,22 @@ def read_prices(table: Mapping[str, Any], *, where: str) -> dict[str, Prices]:
     return found
 
 
+def read_cap(manifest: float | None, variable: str | None) -> float | None:
+    """The cap of the variable ``CAP`` if it is set, else the manifest's.
+
+    Raises:
+        ConfigError: the variable holds no number.
+    """
+    if not variable:
+        return manifest
+    try:
+        return float(variable)
+    except ValueError:
+        raise ConfigError(
+            what=f"{variable!r} is no number", where=f"${CAP}", remedy="give US dollars"
+        ) from None
+
+
 def _is_price(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
@@ -162,7 +180,7 @@ class Ledger:
                 raise ConfigError(
                     what=f"this call may cost {usd:.4f} USD, and {already:.4f} of {self._cap:.4f} USD are taken",
                     where="spending_cap_usd",
-                    remedy="raise the cap in the manifest, then go on from the last checkpoint",
+                    remedy=f"set ${CAP} to more, then resume the run: it goes on from its last checkpoint",
                 )
             self._reserved += usd
         return usd
