@@ -12,7 +12,7 @@ from crucible_ir.errors import ConfigError, Problem, nearest
 __all__ = ["CAP", "Ledger", "Prices", "Tokens", "read_cap", "read_prices"]
 
 CAP = "CRUCIBLE_SPENDING_CAP_USD"
-"""Variable whose cap goes before the manifest's: a run keeps the manifest that it began with, and may go on under it."""
+"""Variable whose cap goes before the manifest's, which a run keeps as it was when it began."""
 _MILLION = 1_000_000
 _EVERY_MODEL = "*"
 
