@@ -78,7 +78,8 @@ class ComputeReferenceLogprobs(Stage):
         if not ctx.port("training_backend").capabilities().digests_content:
             return None
         settings = {"dtype": ctx.training.dtype, "batch_size": self.options.batch_size}
-        key = scores_key(ctx.get(PROVENANCE), pairs, settings)
+        provenance = ctx.get(PROVENANCE)
+        key = scores_key(provenance, pairs, settings)
         return KeptScores(ctx.port("model_registry"), ctx.port("blob_store"), key)
 
 
