@@ -49,7 +49,7 @@ def compute_mean_nll(logprobs: Floats, weights: Floats) -> float:
 
 def _joined(arrays: Floats) -> NDArray[np.floating]:
     """All values side by side."""
-    return np.concatenate([array.ravel() for array in arrays])
+    return np.concatenate([array if array.ndim == 1 else array.ravel() for array in arrays])
 
 
 def _sum(values: NDArray[np.floating]) -> float:
