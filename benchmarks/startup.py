@@ -93,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         for place in range(len(kinds)):
             kind = kinds[(place + number) % len(kinds)]
             runs[kind].append(measure(kind))
+            sys.stderr.write(f"{kind} {runs[kind][-1]}\n")
     figures = {kind: _told(found) for kind, found in runs.items()}
     sys.stdout.write(f"JSON {json.dumps(figures)}\n")
     return 0

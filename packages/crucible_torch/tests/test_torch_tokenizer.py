@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crucible_ir import NotFoundError
 from crucible_torch.tokenizer import load_tokenizer
 from crucible_torch.tokenizer_files import _from_files, _from_transformers
+
+known = functools.cache(load_tokenizer)
 
 
 def test_the_end_of_a_turn_in_a_users_text_is_ordinary_text(qwen3: Path) -> None:
@@ -95,6 +101,26 @@ def test_files_beside_a_tokenizer_are_left_to_transformers(qwen3: Path, tmp_path
     assert load_tokenizer(str(tmp_path)).chat_template == "{{ messages }}"
 
 
+@given(ids=st.lists(st.integers(min_value=0, max_value=330), max_size=24))
+def test_any_ids_are_decoded_as_tokenizers_decodes_them(qwen3: Path, ids: list[int]) -> None:
+    tokenizer = known(str(qwen3))
+    assert tokenizer._decodes_bytes
+    assert tokenizer.decode(ids) == tokenizer._special.decode(ids, skip_special_tokens=False)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["qwen3", "llama-3.1-instruct", "gpt2"])
+def test_ids_of_real_vocabularies_are_decoded_as_tokenizers_decodes_them(
+    shared_data: Path, name: str
+) -> None:
+    tokenizer = known(str(shared_data / "tokenizers" / name))
+    generator = np.random.default_rng(5)
+    assert tokenizer._decodes_bytes
+    for size in (1, 2, 3, 30) * 40:
+        ids = generator.integers(0, tokenizer.vocab_size, size).tolist()
+        assert tokenizer.decode(ids) == tokenizer._special.decode(ids, skip_special_tokens=False)
+
+
 @pytest.mark.real
 def test_a_sentencepiece_vocabulary_gives_its_bytes(shared_data: Path) -> None:
     tokenizer = load_tokenizer(str(shared_data / "models" / "stories260K"))
@@ -110,7 +136,7 @@ def test_a_sentencepiece_vocabulary_gives_its_bytes(shared_data: Path) -> None:
 @pytest.mark.parametrize("name", ["qwen3", "llama-3.1-instruct", "gpt2"])
 def test_real_vocabularies_equal_their_recorded_vectors(shared_data: Path, name: str) -> None:
     folder = shared_data / "tokenizers" / name
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = known(str(folder))
     rows = [json.loads(line) for line in (folder / "vectors.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows
     for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,8 @@ class FastTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the ids, special tokens included."""
+        if self._decodes_bytes:
+            return b"".join(map(self._pieces.__getitem__, tokens)).decode("utf-8", "replace")
         text: str = self._special.decode(list(tokens), skip_special_tokens=False)
         return text
 
@@ -123,10 +125,36 @@ class FastTokenizer:
         )
 
     @cached_property
+    def _decodes_bytes(self) -> bool:
+        """Whether a text is its tokens' bytes side by side, which is several times faster to do here."""
+        return (self._content.get("decoder") or {}).get("type") == "ByteLevel"
+
+    @cached_property
+    def _pieces(self) -> _Pieces:
+        return _Pieces(self._special.id_to_token)
+
+    @cached_property
     def _byte_level(self) -> bool:
         return _has_byte_level(self._content.get("decoder")) or _has_byte_level(
             self._content.get("pre_tokenizer")
         )
+
+
+class _Pieces(dict[int, bytes]):
+    """Bytes of each vocabulary entry as ``tokenizers``' ByteLevel decoder reads it, found when first asked for.
+
+    An entry with a character that stands for no byte is taken as text; an id of nothing is nothing.
+    """
+
+    def __init__(self, entry: Callable[[int], str | None]) -> None:
+        super().__init__()
+        self._entry = entry
+
+    def __missing__(self, token: int) -> bytes:
+        text = self._entry(token) or ""
+        plain = all(char in _BYTES for char in text)
+        self[token] = bytes(_BYTES[char] for char in text) if plain else text.encode()
+        return self[token]
 
 
 def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastTokenizer:
