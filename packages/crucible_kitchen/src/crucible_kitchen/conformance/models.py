@@ -1,0 +1,94 @@
+"""Checks of several models at once, and of work that is submitted before earlier work is awaited."""
+
+from __future__ import annotations
+
+from crucible_kitchen.conformance.bench import Bench
+from crucible_kitchen.conformance.check import Check
+from crucible_kitchen.conformance.compare import require_same
+from crucible_kitchen.conformance.material import BATCH, OTHER_BATCH
+
+__all__ = ["CHECKS"]
+
+_WITHIN = "tolerance in nats"
+
+
+async def _same_seed(bench: Bench) -> str:
+    params = await bench.params()
+    one, other = [await bench.after((BATCH, params), (OTHER_BATCH, params)) for _ in range(2)]
+    return require_same(
+        one,
+        other,
+        within=bench.tolerance,
+        what="log-probabilities of two clients of one seed after the same two steps",
+        expected="clients of one seed are the same model and learn the same",
+        diagnosis="the adapter's seed is ignored, or something of an earlier client is left in a new one",
+    )
+
+
+async def _apart(bench: Bench) -> str:
+    params = await bench.params()
+    alone = [await bench.after((data, params), (data, params)) for data in (BATCH, OTHER_BATCH)]
+    one, other = await bench.fresh(), await bench.fresh()
+    for _ in range(2):
+        await one.forward_backward(BATCH)
+        await other.forward_backward(OTHER_BATCH)
+        await other.optim_step(params)
+        await one.optim_step(params)
+    told = ""
+    for name, client, wanted in (("first", one, alone[0]), ("second", other, alone[1])):
+        told = require_same(
+            (await client.forward(BATCH)).logprobs,
+            wanted,
+            within=bench.tolerance,
+            what=f"log-probabilities of the {name} of two models trained in turn, and of it trained alone,",
+            expected="models that are trained at once do not move each other",
+            diagnosis="gradients, moments or weights of one model leak into another",
+        )
+    return told
+
+
+async def _pipelined(bench: Bench) -> str:
+    params = await bench.params()
+    steps = ((BATCH, params), (OTHER_BATCH, params), (BATCH, params))
+    wanted = await bench.after(*steps)
+    client = await bench.fresh()
+    handles = []
+    for data, settings in steps:
+        handles.append((client.forward_backward(data), client.optim_step(settings)))
+    last = client.forward(BATCH)
+    for passed, stepped in handles:
+        await passed
+        await stepped
+    return require_same(
+        (await last).logprobs,
+        wanted,
+        within=bench.tolerance,
+        what="log-probabilities after three steps submitted at once, and awaited one by one,",
+        expected="work is done in the order of the calls",
+        diagnosis="requests overtake each other: a step takes the gradients of another batch",
+    )
+
+
+CHECKS = (
+    Check(
+        id="models.same_seed",
+        title="two clients of one seed learn the same",
+        tolerance=_WITHIN,
+        run=_same_seed,
+        builds_on=("gradients.step",),
+    ),
+    Check(
+        id="models.apart",
+        title="two models trained in turn do not move each other",
+        tolerance=_WITHIN,
+        run=_apart,
+        builds_on=("models.same_seed",),
+    ),
+    Check(
+        id="models.order",
+        title="steps submitted at once are done in order",
+        tolerance=_WITHIN,
+        run=_pipelined,
+        builds_on=("models.same_seed",),
+    ),
+)
