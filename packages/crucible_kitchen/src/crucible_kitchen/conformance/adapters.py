@@ -11,7 +11,7 @@ from crucible_kitchen.conformance.scores import scores_of
 __all__ = ["CHECKS"]
 
 _NEEDS = ("sampling", "prompt_logprobs")
-_BUILDS_ON = ("scores.fresh_adapter", "gradients.step")
+_BUILDS_ON = ("scores.fresh_adapter", "models.learns")
 _WITHIN = "tolerance in nats"
 
 

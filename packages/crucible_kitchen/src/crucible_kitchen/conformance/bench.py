@@ -77,7 +77,8 @@ class Bench:
         self.settings = settings
         self._open: list[TrainingClient | SamplingClient] = []
         self._base: list[NDArray[np.float32]] | None = None
-        self._rates: dict[float, float] = {}
+        self._norm: float | None = None
+        self._calibrated: dict[float, tuple[float, list[NDArray[np.float32]]]] = {}
         self._names = 0
 
     @property
@@ -156,26 +157,42 @@ class Bench:
             await client.forward_backward(data)
         return gradient_norm((await client.optim_step(STILL)).metrics)
 
+    async def batch_norm(self) -> float:
+        """Norm of the gradient of ``BATCH`` under a fresh adapter.
+
+        Raises:
+            NotRun: the backend does not tell norms.
+        """
+        if self._norm is None:
+            self._norm = await self.norm(await self.fresh(), BATCH)
+        return self._norm
+
     async def rate(self, eps: float = 1e-8) -> float:
         """A learning rate with which one fresh step on ``BATCH`` moves log-probabilities by about half a nat.
 
         Raises:
             Mismatch: none was found, since steps do not move them.
         """
-        if eps not in self._rates:
-            self._rates[eps] = await self._calibrated(eps)
-        return self._rates[eps]
+        if eps not in self._calibrated:
+            self._calibrated[eps] = await self._calibrate(eps)
+        return self._calibrated[eps][0]
 
-    async def params(self, eps: float = 1e-8, *, times: float = 1.0, clip: float = 0.0) -> AdamParams:
+    async def stepped(self, eps: float = 1e-8) -> list[NDArray[np.float32]]:
+        """Log-probabilities of ``BATCH`` under a fresh adapter after the step of ``params``."""
+        await self.rate(eps)
+        return self._calibrated[eps][1]
+
+    async def params(self, eps: float = 1e-8, *, times: float = 1.0) -> AdamParams:
         """Optimiser settings of a calibrated step, its learning rate ``times`` that."""
-        return AdamParams(learning_rate=await self.rate(eps) * times, eps=eps, grad_clip_norm=clip)
+        return AdamParams(learning_rate=await self.rate(eps) * times, eps=eps)
 
-    async def _calibrated(self, eps: float) -> float:
+    async def _calibrate(self, eps: float) -> tuple[float, list[NDArray[np.float32]]]:
         rate, tried = max(1e-2, 1e-3 * eps), []
         for _ in range(_TRIES):
-            moved = await self.moved(await self.after((BATCH, AdamParams(learning_rate=rate, eps=eps))))
+            found = await self.after((BATCH, AdamParams(learning_rate=rate, eps=eps)))
+            moved = await self.moved(found)
             if _LEAST_MOVE <= moved <= _GREATEST_MOVE:
-                return rate
+                return rate, found
             tried.append(f"{rate:.1g}: {moved:.2g}")
             rate *= float(np.clip(_WANTED_MOVE / max(moved, 1e-9), 1 / _LEAP, _LEAP))
         raise Mismatch(

@@ -51,7 +51,7 @@ async def _value(bench: Bench) -> str:
 
 
 async def _weights(bench: Bench) -> str:
-    one, ten = [await bench.norm(await bench.fresh(), scaled(BATCH, factor)) for factor in (1.0, 10.0)]
+    one, ten = await bench.batch_norm(), await bench.norm(await bench.fresh(), scaled(BATCH, 10.0))
     return require_near(
         ten / one,
         10.0,
@@ -63,7 +63,7 @@ async def _weights(bench: Bench) -> str:
 
 
 async def _rows(bench: Bench) -> str:
-    one, four = [await bench.norm(await bench.fresh(), list(BATCH) * times) for times in (1, 4)]
+    one, four = await bench.batch_norm(), await bench.norm(await bench.fresh(), [*BATCH] * 4)
     return require_near(
         four / one,
         4.0,
@@ -75,7 +75,7 @@ async def _rows(bench: Bench) -> str:
 
 
 async def _negative(bench: Bench) -> str:
-    wanted = await bench.norm(await bench.fresh(), BATCH)
+    wanted = await bench.batch_norm()
     found = await bench.norm(await bench.fresh(), BATCH, scaled(BATCH, -1.0))
     return require_near(
         found / wanted,
@@ -95,7 +95,7 @@ def _one_hot(length: int, position: int) -> NDArray[np.float32]:
 
 async def _mask_value(bench: Bench) -> str:
     base, client, said = await bench.base(), await bench.fresh(), ""
-    for position in (0, 4, len(base[0]) - 1):
+    for position in (4, 0, len(base[0]) - 1):
         data = weighted(BATCH[:1], [_one_hot(len(base[0]), position)])
         found = (await client.forward(data)).metrics["loss:sum"]
         near = {
@@ -156,7 +156,7 @@ async def _soft(bench: Bench) -> str:
         inputs = {"target_tokens": TensorData(targets), "weights": TensorData(weights)}
         return Datum(datum.model_input, inputs)
 
-    wanted = await bench.norm(await bench.fresh(), BATCH)
+    wanted = await bench.batch_norm()
     double = [pair(datum) for datum in BATCH]
     found = await bench.norm(await bench.fresh(), double, scaled(BATCH, -1.0))
     return require_near(
@@ -177,9 +177,9 @@ async def _custom(bench: Bench) -> str:
         loss = 0.1 * sum(float((lp.astype(np.float64) ** 2).sum()) for lp in logprobs)
         return CustomLoss(loss=loss, gradients=[0.2 * lp for lp in logprobs], metrics={})
 
-    client, plain = await bench.fresh(), await bench.fresh()
     slopes = weighted(BATCH, [0.2 * lp for lp in base])
-    wanted = await bench.norm(plain, slopes)
+    wanted = await bench.norm(await bench.fresh(), slopes)
+    client = await bench.fresh()
     value = (await client.forward_backward_custom(BATCH, squares)).metrics["loss:sum"]
     require_near(
         value,
@@ -215,19 +215,21 @@ CHECKS = (
         title="weights × 10 give a gradient × 10",
         tolerance=_NORM,
         run=_weights,
+        builds_on=("models.same_seed",),
     ),
     Check(
         id="loss.rows",
         title="4 times the rows give a gradient × 4",
         tolerance=_NORM,
         run=_rows,
+        builds_on=("models.same_seed",),
     ),
     Check(
         id="loss.negative",
         title="negative weights take a gradient back",
         tolerance=_NORM,
         run=_negative,
-        builds_on=("gradients.accumulate",),
+        builds_on=("gradients.accumulate", "gradients.cleared"),
     ),
     Check(
         id="loss.mask",
@@ -255,7 +257,7 @@ CHECKS = (
         title="a custom loss's gradient is that of cross_entropy with weights −∂loss/∂logprob",
         tolerance=_NORM,
         run=_custom,
-        builds_on=("loss.value", "loss.weights", "loss.negative"),
+        builds_on=("loss.value", "loss.weights", "loss.negative", "loss.mask_gradient"),
         needs=("custom_loss",),
     ),
 )

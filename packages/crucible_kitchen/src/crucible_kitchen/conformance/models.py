@@ -12,6 +12,12 @@ __all__ = ["CHECKS"]
 _WITHIN = "tolerance in nats"
 
 
+async def _learns(bench: Bench) -> str:
+    rate = await bench.rate()
+    moved = await bench.moved(await bench.stepped())
+    return f"a first step with learning rate {rate:.2g} moves log-probabilities by {moved:.2g} nats"
+
+
 async def _same_seed(bench: Bench) -> str:
     params = await bench.params()
     one, other = [await bench.after((BATCH, params), (OTHER_BATCH, params)) for _ in range(2)]
@@ -71,11 +77,17 @@ async def _pipelined(bench: Bench) -> str:
 
 CHECKS = (
     Check(
+        id="models.learns",
+        title="a step moves the trainer's log-probabilities",
+        tolerance="0.2 to 2 nats for some learning rate",
+        run=_learns,
+    ),
+    Check(
         id="models.same_seed",
         title="two clients of one seed learn the same",
         tolerance=_WITHIN,
         run=_same_seed,
-        builds_on=("gradients.step",),
+        builds_on=("models.learns",),
     ),
     Check(
         id="models.apart",

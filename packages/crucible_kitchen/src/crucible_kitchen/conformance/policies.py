@@ -56,8 +56,8 @@ def _check_of(loss: str) -> Run:
         base = await bench.base()
         values = [LOSSES[loss].evaluate(lp, one, settings) for lp, one in zip(base, data, strict=True)]
         slopes = weighted(BATCH, [value.gradient for value in values])
-        client, plain = await bench.fresh(), await bench.fresh()
-        wanted = await bench.norm(plain, slopes)
+        wanted = await bench.norm(await bench.fresh(), slopes)
+        client = await bench.fresh()
         told = (await client.forward_backward(data, loss, settings)).metrics["loss:sum"]
         steep = sum(float(np.abs(value.gradient).sum()) for value in values)
         require_near(
@@ -86,7 +86,7 @@ CHECKS = tuple(
         title=f"{loss} and its gradient are those of the reference",
         tolerance="1 % of the gradient's norm; tolerance in nats for each token",
         run=_check_of(loss),
-        builds_on=("loss.value", "loss.weights", "loss.negative"),
+        builds_on=("loss.value", "loss.weights", "loss.negative", "loss.mask_gradient"),
         needs=(f"loss:{loss}",),
     )
     for loss in _SETTINGS

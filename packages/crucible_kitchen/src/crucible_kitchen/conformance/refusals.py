@@ -77,7 +77,7 @@ async def _require_unharmed(bench: Bench, client: Any, norm: float | None) -> st
 
 
 async def _tokens(bench: Bench) -> str:
-    norm = await bench.norm(await bench.fresh(), BATCH)
+    norm = await bench.batch_norm()
     bad = {"an input token": datum([7, _BEYOND, 9, 11]), "a target token": datum([7, 8, 9, _BEYOND])}
     told = ""
     for what, row in bad.items():

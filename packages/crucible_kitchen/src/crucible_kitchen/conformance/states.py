@@ -102,7 +102,7 @@ CHECKS = (
         title="a loaded state scores as the saved one did",
         tolerance=_WITHIN,
         run=_weights,
-        builds_on=("gradients.step",),
+        builds_on=("models.learns",),
     ),
     Check(
         id="state.back",
@@ -116,7 +116,7 @@ CHECKS = (
         title="training goes on from a loaded state as if nothing had happened",
         tolerance=_WITHIN,
         run=_resumed,
-        builds_on=("state.weights", "models.same_seed"),
+        builds_on=("state.weights", "models.same_seed", "gradients.cleared"),
     ),
     Check(
         id="state.without_optimizer",

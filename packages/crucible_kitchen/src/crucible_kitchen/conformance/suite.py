@@ -34,8 +34,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
     {
         check.id: check
         for family in (
-            *(sampling, scores, gradients, losses, policies),
-            *(models, optimizers, adapters, states, refusals),
+            *(sampling, scores, models, gradients, losses, policies),
+            *(optimizers, adapters, states, refusals),
         )
         for check in family.CHECKS
     }
@@ -110,7 +110,7 @@ def _lack(check: Check, capabilities: BackendCapabilities) -> str | None:
 
 def _broken_ground(check: Check, failed: set[str]) -> str | None:
     broken = [base for base in check.builds_on if base in failed]
-    return f"builds on {', '.join(broken)}, which failed" if broken else None
+    return f"builds on {', '.join(broken)}, which did not pass" if broken else None
 
 
 async def _done(check: Check, bench: Bench, timeout_s: float) -> Result:
