@@ -73,7 +73,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "saved weights without the adapter": Fault(
             seen_by=frozenset({"adapter.saved"}), backend=_SavedWithoutAdapter, of_sampler=True
         ),
-        "adapter seed ignored": Fault(seen_by=frozenset({"models.same_seed"}), backend=_SeedsDiffer),
+        "adapter seed ignored": Fault(seen_by=frozenset({"models.seed"}), backend=_SeedsDiffer),
         "one model leaks into another": _training(training_faults.LeaksIntoAnother, "models.apart"),
         "requests overtake each other": _training(training_faults.StepsOvertaken, "models.order"),
         "forward accumulates gradients": _training(training_faults.ForwardAccumulates, "gradients.forward"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crucible_ir import CheckpointRef
 from crucible_kitchen.conformance.check import Mismatch, NotRun
 from crucible_kitchen.conformance.compare import Logprobs, distance
 from crucible_kitchen.conformance.material import BATCH
@@ -80,6 +81,7 @@ class Bench:
         self._norm: float | None = None
         self._calibrated: dict[float, tuple[float, list[NDArray[np.float32]]]] = {}
         self._names = 0
+        self._start: CheckpointRef | None = None
 
     @property
     def tolerance(self) -> float:
@@ -99,7 +101,16 @@ class Bench:
         """A new adapter; all are the same at first."""
         client = await self.backend.create_training_client(self.spec())
         self._open.append(client)
+        if self._start is not None:
+            await client.load_state(self._start, with_optimizer=False)
         return client
+
+    async def begin_from_a_state(self) -> None:
+        """From now on let every fresh adapter begin from one saved state, where seeds do not make them equal."""
+        client = await self.fresh()
+        self._start = await client.save_state(self.name("start"))
+        self._base, self._norm = None, None
+        self._calibrated.clear()
 
     async def base_sampler(self) -> SamplingClient:
         """A sampler over the base model."""

@@ -215,14 +215,14 @@ CHECKS = (
         title="weights × 10 give a gradient × 10",
         tolerance=_NORM,
         run=_weights,
-        builds_on=("models.same_seed",),
+        builds_on=("models.repeats",),
     ),
     Check(
         id="loss.rows",
         title="4 times the rows give a gradient × 4",
         tolerance=_NORM,
         run=_rows,
-        builds_on=("models.same_seed",),
+        builds_on=("models.repeats",),
     ),
     Check(
         id="loss.negative",

@@ -210,7 +210,7 @@ async def _settings(bench: Bench) -> str:
     )
 
 
-_ROUTES = ("models.learns", "gradients.cleared", "models.same_seed")
+_ROUTES = ("models.learns", "gradients.cleared", "models.repeats")
 
 CHECKS = (
     Check(

@@ -116,7 +116,7 @@ CHECKS = (
         title="training goes on from a loaded state as if nothing had happened",
         tolerance=_WITHIN,
         run=_resumed,
-        builds_on=("state.weights", "models.same_seed", "gradients.cleared"),
+        builds_on=("state.weights", "models.repeats", "gradients.cleared"),
     ),
     Check(
         id="state.without_optimizer",

@@ -71,6 +71,8 @@ def conformance(service: Service, request: CheckTarget) -> ConformanceReport:
                 )
                 bench = Bench(backend, backend.capabilities(), settings)
                 backend.check(bench.spec())
+                await bench.fresh()  # loads the model, or finds out now that it cannot be opened
+                await bench.clear()
                 results = await run_checks(bench, checks, timeout_s=request.timeout_s, told=told)
             return _report(request, bench, results)
         finally:
