@@ -54,6 +54,17 @@ PAIRED = {
     ),
 }
 """Recipes that run on both sides, each with its settings."""
+CONFORMS = (
+    "scores",
+    "gradients.forward",
+    "loss.custom",
+    "policy.ppo",
+    "models",
+    "optimizer.betas",
+    "state.resumed",
+    "errors",
+)
+"""Checks and families that the server is held against in every test run; in the proof it is all of them."""
 SHARED = ("max_steps=6", "save_every=3", "learning_rate=1e-3", "renderer=role_colon")
 
 
@@ -153,6 +164,16 @@ def test_a_recipe_learns_the_same_through_the_service_as_on_the_engine(
     assert len(there) == len(here) >= 6
     for one, other in zip(here, there, strict=True):
         assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
+
+
+def test_the_server_conforms(crucible: Any, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_KEY", KEY)
+    whole = os.environ.get("CRUCIBLE_CONFORMANCE") == "whole"
+    only = [] if whole else [word for name in CONFORMS for word in ("--only", name)]
+    report = crucible.json("conformance", server, "--api-key-env", "OTHER_KEY", *only)
+    assert [check for check in report["checks"] if check["status"] != "passed"] == []
+    assert (report["backend"], report["model"]) == ("tinker", "Tiny/tiny")
+    assert report["passed"] > (50 if whole else 10)
 
 
 def test_what_was_trained_is_counted_and_was_foreseen(

@@ -17,7 +17,7 @@ from crucible_gateway.tinker.app import tinker_app
 from crucible_gateway.tinker.settings import ServedModel, TinkerSettings
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
 from crucible_testing.backend import BigramBackend, write_bigram_model
-from crucible_testing.faults import FaultyHttp
+from crucible_testing.faulty_http import FaultyHttp
 from crucible_testing.gateway import MODEL
 
 KEY = "tml-a-key-for-tests"

@@ -13,7 +13,7 @@ from crucible_ir import ConfigError, ServiceError
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
 from crucible_testing.backend import BigramBackend
 from crucible_testing.contracts.training import make_datum
-from crucible_testing.faults import Fault
+from crucible_testing.faulty_http import Fault
 from crucible_testing.gateway import MODEL
 from crucible_train.ports import TrainingSpec
 from crucible_train.types import AdamParams, LoraConfig, ModelInput, SamplingParams

@@ -90,6 +90,10 @@ class TinkerBackend:
         """
         return self._service.limits().capabilities()
 
+    def trainable_models(self) -> tuple[str, ...]:
+        """Names of the models that the service trains, sorted."""
+        return tuple(sorted(model.name for model in self._service.limits().models if model.trainable))
+
     def check(self, spec: TrainingSpec) -> None:
         """Look whether the service can train ``spec``; nothing is spent.
 

@@ -21,8 +21,8 @@ class ManifestPorts:
     """Builds adapters from a manifest; fits ``crucible_kitchen.engine.scope.Ports``.
 
     An adapter's options are given as keywords. A parameter ``home`` or ``root`` that the options leave out
-    is filled in: the home folder, or the folder under it that belongs to the port. So is one that has to be given and
-    has the name of another port: the manifest's adapter of that port.
+    is filled in: the home folder, or the folder under it that belongs to the port. So is a parameter without default
+    that has the name of another port: the manifest's adapter of that port.
     """
 
     def __init__(self, manifest: Manifest, *, home: Path, environ: Mapping[str, str]) -> None:
@@ -138,9 +138,9 @@ class ManifestPorts:
             options.setdefault("root", self._home / folder if folder else self._home)
             if isinstance(options["root"], str):
                 options["root"] = Path(options["root"]).expanduser()
-        for other in parameters.keys() & PORTS.keys() - {port, *options}:
-            if parameters[other].default is inspect.Parameter.empty:
-                options[other] = self.get(other)
+        needed = {name for name, p in parameters.items() if p.default is p.empty}
+        for other in needed & PORTS.keys() - {port, *options}:
+            options[other] = self.get(other)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         problems = [] if open_ended else _unknown(options, parameters, where=where, plugin=plugin)
         problems += [
