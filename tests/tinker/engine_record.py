@@ -1,8 +1,8 @@
 """An engine that keeps what it trains on, and decides by the prompt what is drawn.
 
-Both sides of a comparison train on it through the server. Upstream's recipes set no seeds and ours do, so this engine heeds
-nobody's: every adapter starts from one seed, and the n-th continuation of a prompt under given weights is drawn from a seed
-that follows from the prompt and n.
+Both sides of a comparison train on it through the server. Upstream's recipes set no seeds and ours do, so this engine
+heeds nobody's: every adapter starts from one seed, and the n-th continuation of a prompt under given weights is drawn
+from a seed that follows from the prompt and n.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _TEST_ROWS = 48
 
 
 def gsm8k(*, rows: int) -> tuple[dict[str, list[dict[str, Any]]], bool]:
-    """The first rows of GSM8K where the shared data is, generated ones elsewhere; and whether they are the real ones."""
+    """The first rows of GSM8K where the shared data is, else generated ones; and whether they are the real ones."""
     data = Path(os.environ.get("CRUCIBLE_DATA") or Path(__file__).resolve().parents[3] / "shared/data")
     folder = data / "datasets" / "gsm8k"
     counts = {"train": rows, "test": _TEST_ROWS}

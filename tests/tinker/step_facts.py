@@ -18,9 +18,9 @@ from crucible_train.types import Datum
 __all__ = ["WITHIN", "compared", "metrics_compared"]
 
 WITHIN = 1e-4
-"""Largest difference of a loss (relative to the run's largest), of a gradient's norm (relative), of a log-probability, an
-advantage or a weight (absolute), and of a metric (relative where it is greater than 1). Tokens, counts of rows, names of
-losses and the optimiser's settings must be equal."""
+"""Largest difference of a loss (relative to the run's largest), of a gradient's norm (relative), of a log-probability,
+an advantage or a weight (absolute), and of a metric (relative where it is greater than 1). Tokens, names of losses and
+the optimiser's settings must be equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
