@@ -37,7 +37,7 @@ class Bench:
     def run(self, name: str) -> dict[str, Any]:
         """Both sides of a flow, one after the other, and what their comparison gave."""
         flow = FLOWS[name]
-        folder = self.folder / f"flow_{len(self.figures)}"
+        folder = self.folder / f"flow_{len(list(self.folder.glob('flow_*')))}"
         folder.mkdir()
         place = Place(server=self.server, hub=self.hub, folder=folder)
         their_words, our_words = flow.commands(self.steps)
