@@ -84,24 +84,24 @@ FLOWS: dict[str, Flow] = {
         module="tinker_cookbook.recipes.distillation.on_policy_distillation",
         theirs=(
             *(f"model_name={STUDENT}", f"teacher_model={TEACHER}", "group_size=2", "groups_per_batch=8"),
-            *("max_tokens=12", _RATE, "max_steps={steps}"),
+            *("max_tokens=12", "lora_rank=16", _RATE, "max_steps={steps}"),
         ),
         recipe="distillation",
         ours=(
             *("mode=on_policy", f"model={STUDENT}", f"teacher={TEACHER}", "group_size=2"),
-            *("groups_per_batch=8", "max_tokens=12", _RATE, "max_steps={steps}"),
+            *("groups_per_batch=8", "max_tokens=12", "lora_rank=16", _RATE, "max_steps={steps}"),
         ),
     ),
     "distillation off policy, reasoning": Flow(
         module="tinker_cookbook.recipes.distillation.off_policy_reasoning",
         theirs=(
             *(f"model_name={STUDENT}", "renderer_name=qwen3_instruct", "batch_size=16", _RATE),
-            "max_steps={steps}",
+            *("max_steps={steps}", "lora_rank=16"),
         ),
         recipe="chat_sl",
         ours=(
             *(f"model={STUDENT}", "dataset=open-thoughts/OpenThoughts3-1.2M", "batch_size=16"),
-            *(_RATE, "max_steps={steps}", "lora_rank=128", "sample_prompts=0"),
+            *(_RATE, "max_steps={steps}", "lora_rank=16", "sample_prompts=0"),
         ),
     ),
     "distillation off policy, soft targets": Flow(
