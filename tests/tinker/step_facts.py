@@ -78,11 +78,14 @@ def compared(theirs: RecordedRun, ours: RecordedRun) -> dict[str, Any]:
     """
     assert len(theirs.steps) == len(ours.steps), (len(theirs.steps), len(ours.steps))
     assert theirs.base_model == ours.base_model
-    assert theirs.lora == ours.lora
+    assert theirs.lora == ours.lora, (theirs.lora, ours.lora)
     pairs = [(_facts(one), _facts(other)) for one, other in zip(theirs.steps, ours.steps, strict=True)]
     for number, (one, other) in enumerate(pairs):
         for what, value in one.exact.items():
             assert other.exact[what] == value, f"step {number}: {what}"
+        for side in (one, other):
+            numbers = [side.loss, side.gradient, *(array.sum() for array in side.numbers.values())]
+            assert np.isfinite(numbers).all(), f"step {number}: not finite"
     losses = [one.loss for one, _ in pairs]
     largest = max(abs(loss) for loss in losses)
     assert largest > 0, "no step had a loss"
@@ -120,8 +123,9 @@ def metrics_compared(theirs: Metrics, ours: Metrics, leave: Mapping[str, str]) -
             if name.startswith("time/") or name in leave or f"{name}@{step}" in leave:
                 continue
             one, other = theirs[step][name], ours[step][name]
-            both_nan = math.isnan(one) and math.isnan(other)
-            difference = 0.0 if both_nan else abs(one - other) / max(1.0, abs(one))
+            difference = abs(one - other) / max(1.0, abs(one))
+            if math.isnan(difference):
+                difference = 0.0 if math.isnan(one) and math.isnan(other) else math.inf
             apart[name] = max(apart.get(name, 0.0), difference)
             values += 1
             last[name] = [one, other]
