@@ -37,6 +37,7 @@ class Flow:
 
 
 _RATE = "learning_rate=1e-3"
+_ORDER = "`data.shuffle_seed=null` (this loop of upstream's orders the rows once, ours anew in every epoch)"
 
 
 def _math_rl(loss: str, *, theirs: tuple[str, ...] = (), ours: tuple[str, ...] = ()) -> Flow:
@@ -98,11 +99,13 @@ FLOWS: dict[str, Flow] = {
             *(f"model_name={STUDENT}", "renderer_name=qwen3_instruct", "batch_size=16", _RATE),
             *("max_steps={steps}", "lora_rank=16"),
         ),
-        recipe="chat_sl",
+        recipe="sl_basic",
         ours=(
-            *(f"model={STUDENT}", "dataset=open-thoughts/OpenThoughts3-1.2M", "batch_size=16"),
+            *(f"model={STUDENT}", "data.path=open-thoughts/OpenThoughts3-1.2M", "batch_size=16"),
+            *("data.shuffle_seed=null", "max_length=16384"),
             *(_RATE, "max_steps={steps}", "lora_rank=16", "sample_prompts=0"),
         ),
+        alike=_ORDER,
     ),
     "distillation off policy, soft targets": Flow(
         module="upstream_soft_targets",
@@ -110,9 +113,10 @@ FLOWS: dict[str, Flow] = {
         recipe="distillation",
         ours=(
             *(f"model={STUDENT}", f"teacher={TEACHER}", "answers=given", "batch_size=16", _RATE),
-            *("max_steps={steps}", "reduction=none", "adam_eps=1e-12", "sample_prompts=0"),
-            "train_on_what=all_assistant_messages",
+            *("max_steps={steps}", "reduction=sum", "adam_eps=1e-12", "sample_prompts=0", "eval_every=0"),
+            *("train_on_what=all_assistant_messages", "data.shuffle_seed=null"),
         ),
-        alike="`reduction=none` (upstream gives every position weight 1), `adam_eps=1e-12`",
+        alike="`reduction=sum` (upstream gives every position weight 1), `adam_eps=1e-12` (the SDK's default), "
+        + _ORDER,
     ),
 }

@@ -345,9 +345,9 @@ def test_sl_basic_takes_the_renderer_of_a_known_model_unless_one_is_named() -> N
 
 
 def test_the_reduction_of_weights_reaches_the_datums() -> None:
-    rows = SlBasic().parse({"model": "tiny", "data": {"path": "tiny"}, "reduction": "none"})
+    rows = SlBasic().parse({"model": "tiny", "data": {"path": "tiny"}, "reduction": "sum"})
     assert options_of(rows, "build_datums")["reduction"] == "none"
-    given = {"model": "tiny", "teacher": "tiny", "dataset": "tiny", "reduction": "none"}
+    given = {"model": "tiny", "teacher": "tiny", "dataset": "tiny", "reduction": "sum"}
     assert options_of(Distillation().parse(given), "build_source_datums")["reduction"] == "none"
     with pytest.raises(ConfigError, match="reduction: does nothing with mode=on_policy"):
         Distillation().parse({**given, "mode": "on_policy"})
