@@ -34,7 +34,10 @@ HEADS = (
         "metrics compared",
         "they differ by",
     ),
+    "last of a metric, theirs and ours",
 )
+TOLD = ("dpo_loss", "test/nll", "train_mean_nll", "test/env/all/reward/total", "teacher_kl", "train/loss:sum")
+"""Metrics of which the table gives the last value: the first that a flow has."""
 
 
 def flows(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -68,6 +71,9 @@ def _cells(name: str, figures: dict[str, Any]) -> Iterator[str]:
     yield _size(max(apart.values()))
     yield f"{len(figures['metrics']['names'])} ({figures['metrics']['values']} values)"
     yield _size(max(figures["metrics"]["apart"].values()))
+    final = figures["metrics"]["final"]
+    told = next(metric for metric in TOLD if metric in final)
+    yield f"`{told}` {final[told][0]:.7g}, {final[told][1]:.7g}"
 
 
 def _size(number: float) -> str:
