@@ -13,7 +13,7 @@ from engine_record import RecordedRun, RecordingBackend
 from recipe_flows import FLOWS
 from side_by_side import Place, run_ours, run_theirs
 from stand_ins import STUDENT, TEACHER, add_repositories, write_model
-from step_facts import WITHIN, compared, metrics_compared
+from step_facts import GRADIENT_WITHIN, WITHIN, compared, metrics_compared
 
 from crucible_gateway.tinker.served import served_model
 from crucible_gateway.tinker.settings import TinkerSettings
@@ -85,5 +85,5 @@ def opened(folder: Path, *, steps: int) -> Iterator[Bench]:
             folder=folder,
             backend=live.backend,
             steps=steps,
-            facts={"within": WITHIN, "rows": rows},
+            facts={"within": WITHIN, "gradient_within": GRADIENT_WITHIN, "rows": rows},
         )

@@ -53,7 +53,7 @@ def add_repositories(hub: LocalHub, models: dict[str, Path], *, steps: int) -> d
     """Put enough rows for ``steps`` steps and the models' tokenizers onto the hub; returns what the rows are."""
     problems, real = gsm8k(rows=8 * steps)
     hub.add("openai/gsm8k", packed({"main": problems, "socratic": problems}))
-    hub.add("HuggingFaceH4/no_robots", no_robots_files(count=128 * steps + 40, held_out=140))
+    hub.add("HuggingFaceH4/no_robots", no_robots_files(count=128 * steps + 40, held_out=128))
     hub.add("allenai/tulu-3-sft-mixture", tulu3_files(count=1024 + 32 * steps))
     pairs = {"train": hh_rlhf_rows("train", count=16 * steps), "test": hh_rlhf_rows("test", count=40)}
     hub.add("Anthropic/hh-rlhf", packed({"default": pairs}, suffix="jsonl.gz"))

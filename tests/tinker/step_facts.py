@@ -15,12 +15,15 @@ from side_by_side import Metrics
 
 from crucible_train.types import Datum
 
-__all__ = ["WITHIN", "compared", "metrics_compared"]
+__all__ = ["GRADIENT_WITHIN", "WITHIN", "beyond", "compared", "metrics_compared"]
 
 WITHIN = 1e-4
-"""Largest difference of a loss (relative to the run's largest), of a gradient's norm (relative), of a log-probability,
-an advantage or a weight (absolute), and of a metric (relative where it is greater than 1). Tokens, names of losses and
-the optimiser's settings must be equal."""
+"""Largest difference of a loss (relative to the run's largest), of a log-probability, an advantage or a weight
+(absolute), and of a metric (relative where it is greater than 1). Tokens, names of losses and the optimiser's settings
+must be equal."""
+
+GRADIENT_WITHIN = 1e-3
+"""Largest relative difference of a gradient's norm: where advantages of both signs cancel, rounding is left over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,12 @@ def _digest(datum: Datum) -> str:
     targets = np.asarray(datum.loss_fn_inputs["target_tokens"].array, dtype=np.int64)
     tokens = np.asarray(tokens_of(datum.model_input), dtype=np.int64)
     return hashlib.sha256(tokens.tobytes() + b"|" + targets.tobytes()).hexdigest()
+
+
+def beyond(apart: Mapping[str, float]) -> dict[str, float]:
+    """The differences that are too large."""
+    allowed = {"gradient": GRADIENT_WITHIN, "unclipped_grad_l2:mean": GRADIENT_WITHIN}
+    return {what: found for what, found in apart.items() if not found <= allowed.get(what, WITHIN)}
 
 
 def compared(theirs: RecordedRun, ours: RecordedRun) -> dict[str, Any]:

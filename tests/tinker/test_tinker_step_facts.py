@@ -25,7 +25,7 @@ from crucible_train.types import (
 sys.path[:0] = [str(Path(__file__).parent)]
 
 from engine_record import Pass, RecordedRun, Step  # noqa: E402
-from step_facts import WITHIN, compared, metrics_compared  # noqa: E402
+from step_facts import WITHIN, beyond, compared, metrics_compared  # noqa: E402
 
 
 def datum(*tokens: int, weight: float = 1.0) -> Datum:
@@ -86,6 +86,12 @@ def test_numbers_that_differ_are_measured(other: Step, what: str) -> None:
     apart = compared(run(step(*USUAL)), run(other))["apart"]
     assert apart.pop(what) > WITHIN
     assert set(apart.values()) == {0.0}
+
+
+def test_only_norms_of_gradients_may_differ_by_more() -> None:
+    assert beyond({"loss": 5e-5, "gradient": 5e-4, "unclipped_grad_l2:mean": 9e-4}) == {}
+    assert beyond({"loss": 5e-4, "gradient": 5e-3}) == {"loss": 5e-4, "gradient": 5e-3}
+    assert set(beyond({"loss": float("nan")})) == {"loss"}
 
 
 def test_another_loss_function_is_an_error() -> None:
