@@ -120,6 +120,10 @@ isolation: sync  ## each package's tests where only what it declares is installe
 prove: sync  ## every claim at full size; writes docs/evidence (PROOFS="name ..." for some)
 	@$(BIN)/python tools/prove.py $(PROOFS)
 
+.PHONY: parity-table
+parity-table: sync  ## put the evidence of the recipes side by side into docs/parity.md
+	@$(BIN)/python tools/recipes_table.py write
+
 # --- products ----------------------------------------------------------------------------------------------
 
 .PHONY: build

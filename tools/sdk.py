@@ -26,7 +26,10 @@ from parity import environment
 from pins import ROOT, PinsError, read_toml, uv_binary
 
 FOLDER = Path("tests") / "tinker"
-OURS = ("crucible-gateway", "crucible-torch", "crucible-kitchen[math]", "crucible-testing")
+OURS = (
+    *("crucible-gateway", "crucible-torch", "crucible-kitchen[math,datasets,tinker]"),
+    *("crucible-cookbook", "crucible-tiny", "crucible-testing"),
+)
 VERSIONS = (
     *("0.16.1", "0.18.2", "0.22.0", "0.22.7", "0.23.4", "0.24.1", "0.25.0"),
     *("0.26.2", "0.28.1", "0.30.4", "0.32.0", "0.33.1", "0.34.0", "0.36.0", "0.38.0"),

@@ -56,16 +56,16 @@ class Noted:
 
 
 class Live:
-    """A server in a thread of this process."""
+    """A server in a thread of this process; ``wrap`` may put something between it and its engine."""
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Any, wrap: Callable[[Any], Any] = lambda backend: backend) -> None:
         import uvicorn
 
         from crucible_gateway.tinker.app import tinker_app
         from crucible_torch import LocalBackend
 
-        backend = LocalBackend(device="cpu", dtype="float32", logprobs_at="all")
-        self.noted = Noted(tinker_app(backend, settings))
+        self.backend = wrap(LocalBackend(device="cpu", dtype="float32", logprobs_at="all"))
+        self.noted = Noted(tinker_app(self.backend, settings))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"

@@ -331,3 +331,23 @@ def test_distillation_names_its_teacher_and_trains_on_the_turn_it_wrote() -> Non
     assert experiment.training is not None
     assert experiment.training.lora is not None
     assert experiment.training.lora.rank == 32
+
+
+def test_sl_basic_takes_the_renderer_of_a_known_model_unless_one_is_named() -> None:
+    def renderer(**given: str) -> dict[str, object]:
+        return options_of(SlBasic().parse(given), "init_tokenizer")
+
+    assert renderer() == {"renderer": "role_colon"}
+    assert renderer(model="Qwen/Qwen3-4B-Instruct-2507") == {"renderer": "qwen3_instruct"}
+    assert renderer(model="Qwen/Qwen3-8B-Base") == {"renderer": "role_colon"}
+    assert renderer(model="Qwen/Qwen3-8B", renderer="llama3") == {"renderer": "llama3"}
+    assert renderer(model="someone/else") == renderer(model="tiny") == {"renderer": "role_colon"}
+
+
+def test_the_reduction_of_weights_reaches_the_datums() -> None:
+    rows = SlBasic().parse({"model": "tiny", "data": {"path": "tiny"}, "reduction": "sum"})
+    assert options_of(rows, "build_datums")["reduction"] == "none"
+    given = {"model": "tiny", "teacher": "tiny", "dataset": "tiny", "reduction": "sum"}
+    assert options_of(Distillation().parse(given), "build_source_datums")["reduction"] == "none"
+    with pytest.raises(ConfigError, match="reduction: does nothing with mode=on_policy"):
+        Distillation().parse({**given, "mode": "on_policy"})

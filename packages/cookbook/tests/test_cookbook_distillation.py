@@ -10,11 +10,13 @@ import pytest
 
 from crucible_cookbook.bundled import bundled_data, bundled_model
 from crucible_cookbook.recipes.distillation import Distillation, DistillationConfig
+from crucible_datasets import LocalDatasetStore
 from crucible_ir import AdapterError, BackendRef, ConfigError, Experiment, RunState, StageDef
 from crucible_kitchen.api import Crucible
 from crucible_kitchen.reports.facts import held_out_gains
 from crucible_testing.backend import write_bigram_model
 from crucible_testing.bench import BIGRAM, chat_rows, plant_bigram, write_chats
+from crucible_testing.hub_problems import deepmath_rows
 
 ON = {"mode": "on_policy"}
 UPSTREAM: dict[str, dict[str, Any]] = {
@@ -55,6 +57,18 @@ UPSTREAM: dict[str, dict[str, Any]] = {
 def stages_of(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """Options of the stages of the top sequence."""
     return {node.name: dict(node.options) for node in experiment.pipeline if isinstance(node, StageDef)}
+
+
+def test_a_prompt_of_deepmath_needs_no_answer(tmp_path: Path) -> None:
+    """Upstream asks every question; an empty ``final_answer`` leaves a problem that cannot be judged, no bad prompt."""
+    rows = deepmath_rows()
+    assert any(not row["final_answer"] for row in rows)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ref = Distillation().parse({**ON, "model": "m", "teacher": "m"}).dataset
+    assert ref is not None
+    found = LocalDatasetStore().load(ref.model_copy(update={"id": str(path)}))
+    assert [row["problem"] for row in found.rows] == [row["question"] for row in rows]
 
 
 # --- settings --------------------------------------------------------------------------------------------------

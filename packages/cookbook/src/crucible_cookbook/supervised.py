@@ -33,6 +33,8 @@ class SupervisedConfig(RowSettings):
 
     train_on_what: TrainOnWhat = TrainOnWhat.ALL_ASSISTANT_MESSAGES
     """Which messages the loss counts."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """``mean``: every row weighs 1 in its batch; ``sum``: every counted token does."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Examples per pass, to save memory; does not change the step. None takes the whole batch."""
     sample_prompts: int = Field(default=3, ge=0)
@@ -53,6 +55,7 @@ def workflow_options(config: SupervisedConfig, data: ConversationData) -> dict[s
     return {
         "renderer": renderer_of(config.model, config.renderer),
         "train_on_what": config.train_on_what.value,
+        "reduction": "none" if config.reduction == "sum" else config.reduction,
         "on_error": config.on_error,
         "evaluate": evaluate,
         "sample_prompts": config.sample_prompts if evaluate else 0,

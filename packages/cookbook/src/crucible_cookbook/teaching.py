@@ -20,6 +20,9 @@ Mode = Literal["off_policy", "on_policy"]
 _TULU3 = "allenai/tulu-3-sft-mixture"
 _DEEPMATH = PROBLEMS["deepmath"]
 
+_QUESTIONS = {"schema": "problem", "fields": {"problem": "question", "answer": "question"}}
+"""A prompt wants no answer, so a row without one is asked too, as upstream does; the schema wants some text there."""
+
 _OFF_POLICY: Mapping[str, ConversationData] = MappingProxyType(
     {
         "no_robots": ConversationData(eval_split="test"),
@@ -31,7 +34,7 @@ _ON_POLICY: Mapping[str, ConversationData] = MappingProxyType(
     {
         "no_robots": ConversationData(eval_split="test"),
         "tulu3": ConversationData(path=_TULU3, shuffle_seed=None),
-        "deepmath": _DEEPMATH.model_copy(update={"shuffle_seed": None}),
+        "deepmath": _DEEPMATH.model_copy(update={"shuffle_seed": None, "mapping": _QUESTIONS}),
     }
 )
 """What names mean; on policy the rows stay in their order, as upstream's do."""

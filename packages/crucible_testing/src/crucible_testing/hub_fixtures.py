@@ -102,12 +102,12 @@ def _card(splits: Sequence[str]) -> bytes:
     return (head + "\n# FIXTURE: generated rows with the schema of the dataset of this name\n").encode()
 
 
-def no_robots_files() -> dict[str, bytes]:
-    """Files of the fixture repository HuggingFaceH4/no_robots: 200 training and 50 test rows."""
+def no_robots_files(*, count: int = 200, held_out: int = 50) -> dict[str, bytes]:
+    """Files of the fixture repository HuggingFaceH4/no_robots: ``count`` training and ``held_out`` test rows."""
     return {
         "README.md": _card(("train", "test")),
-        "data/train-00000-of-00001.parquet": parquet_bytes(no_robots_rows("train")),
-        "data/test-00000-of-00001.parquet": parquet_bytes(no_robots_rows("test", count=50)),
+        "data/train-00000-of-00001.parquet": parquet_bytes(no_robots_rows("train", count=count)),
+        "data/test-00000-of-00001.parquet": parquet_bytes(no_robots_rows("test", count=held_out)),
     }
 
 

@@ -16,10 +16,12 @@ from crucible_testing.hub_fixtures import parquet_bytes
 __all__ = [
     "MATH_SUBJECTS",
     "REPOSITORIES",
+    "deepmath_rows",
     "gsm8k_rows",
     "helpsteer3_rows",
     "hh_rlhf_rows",
     "math_rows",
+    "packed",
     "repository_files",
     "ultrafeedback_rows",
 ]
@@ -43,14 +45,14 @@ def _sums(purpose: str, count: int) -> list[tuple[int, int]]:
     return [(rng.randint(1000, 9999), rng.randint(1, 99)) for _ in range(count)]
 
 
-def gsm8k_rows(split: str = "train") -> Rows:
-    """20 rows with the columns of openai/gsm8k: question, answer; the last one lacks its ``####``."""
+def gsm8k_rows(split: str = "train", *, count: int = 20) -> Rows:
+    """Rows with the columns of openai/gsm8k: question, answer; the last one lacks its ``####``."""
     rows = [
         {
             "question": f"A bakery sells {x} loaves and then {y} more. How many? (fixture)",
             "answer": f"It sells {x} + {y} = <<{x}+{y}={x + y}>>{x + y} loaves.\n#### {x + y:,}",
         }
-        for x, y in _sums(f"gsm8k:{split}", 20)
+        for x, y in _sums(f"gsm8k:{split}", count)
     ]
     return [*rows[:-1], rows[-1] | {"answer": "Nobody counted."}]
 
@@ -87,7 +89,8 @@ def _math_500_rows() -> Rows:
     return rows
 
 
-def _deepmath_rows() -> Rows:
+def deepmath_rows(*, count: int = 20) -> Rows:
+    """Rows with the columns of zwhe99/DeepMath-103K; some lack an answer."""
     return [
         {
             "question": f"Evaluate ${x} \\cdot {y}$. (fixture)",
@@ -96,7 +99,7 @@ def _deepmath_rows() -> Rows:
             "topic": "Mathematics -> Algebra",
             **{f"r1_solution_{n}": f"Attempt {n}: \\boxed{{{x * y}}}" for n in (1, 2, 3)},
         }
-        for x, y in _sums("deepmath", 20)
+        for x, y in _sums("deepmath", count)
     ]
 
 
@@ -111,11 +114,11 @@ def _said(rng: random.Random) -> str:
     return f"{rng.choice(('Yes', 'No', 'Perhaps'))}, {rng.randint(1, 999)} times."
 
 
-def hh_rlhf_rows(split: str = "train") -> Rows:
-    """40 rows with the columns of Anthropic/hh-rlhf: chosen, rejected, whole conversations as text."""
+def hh_rlhf_rows(split: str = "train", *, count: int = 40) -> Rows:
+    """Rows with the columns of Anthropic/hh-rlhf: chosen, rejected, whole conversations as text."""
     rng = random.Random(f"hh:{split}")
     rows = []
-    for number in range(40):
+    for number in range(count):
         head = f"\n\nHuman: Fixture {number}, is it so?\n\nAssistant: {_said(rng)}\n\nHuman: And then?\n\nAssistant: "
         rows.append({"chosen": f"{head}{_said(rng)} A", "rejected": f"{head}{_said(rng)} B"})
     return rows
@@ -170,7 +173,8 @@ def _card(files: Mapping[str, Mapping[str, str]]) -> bytes:
     return f"{text}---\n\n# FIXTURE: generated rows with the schema of the dataset of this name\n".encode()
 
 
-def _packed(configs: Mapping[str, Mapping[str, Rows]], *, suffix: str = "parquet") -> dict[str, bytes]:
+def packed(configs: Mapping[str, Mapping[str, Rows]], *, suffix: str = "parquet") -> dict[str, bytes]:
+    """Files of a repository with these rows: configuration → split → rows; ``suffix`` parquet or jsonl.gz."""
     pack = parquet_bytes if suffix == "parquet" else _lines
     names = {
         config: {split: f"{config}/{split}.{suffix}" for split in splits}
@@ -189,25 +193,25 @@ def repository_files(repository: str) -> dict[str, bytes]:
     match repository:
         case "openai/gsm8k":
             main = {split: gsm8k_rows(split) for split in ("train", "test")}
-            return _packed({"main": main, "socratic": main})
+            return packed({"main": main, "socratic": main})
         case "EleutherAI/hendrycks_math":
-            return _packed(
+            return packed(
                 {subject: {s: math_rows(subject, s) for s in ("train", "test")} for subject in MATH_SUBJECTS}
             )
         case "HuggingFaceH4/MATH-500":
-            return _packed({"default": {"test": _math_500_rows()}}, suffix="jsonl.gz")
+            return packed({"default": {"test": _math_500_rows()}}, suffix="jsonl.gz")
         case "zwhe99/DeepMath-103K":
-            return _packed({"default": {"train": _deepmath_rows()}})
+            return packed({"default": {"train": deepmath_rows()}})
         case "POLARIS-Project/Polaris-Dataset-53K":
-            return _packed({"default": {"train": _polaris_rows()}})
+            return packed({"default": {"train": _polaris_rows()}})
         case "Anthropic/hh-rlhf":
             splits = {split: hh_rlhf_rows(split) for split in ("train", "test")}
-            return _packed({"default": splits}, suffix="jsonl.gz")
+            return packed({"default": splits}, suffix="jsonl.gz")
         case "nvidia/HelpSteer3":
             splits = {split: helpsteer3_rows(split) for split in ("train", "validation")}
-            return _packed({"preference": splits, "edit": splits}, suffix="jsonl.gz")
+            return packed({"preference": splits, "edit": splits}, suffix="jsonl.gz")
         case "argilla/ultrafeedback-binarized-preferences":
-            return _packed({"default": {"train": ultrafeedback_rows()}})
+            return packed({"default": {"train": ultrafeedback_rows()}})
     raise KeyError(repository)
 
 

@@ -35,7 +35,15 @@ _ON_POLICY = frozenset(
 _OFF_POLICY = frozenset(
     {
         *("answers", "n_teacher_targets", "teacher_renderer", "teacher_max_tokens", "teacher_temperature"),
-        *("weight", "batch_size", "drop_last", "max_length", "micro_batch_size", "train_on_what"),
+        *(
+            "weight",
+            "batch_size",
+            "drop_last",
+            "max_length",
+            "micro_batch_size",
+            "train_on_what",
+            "reduction",
+        ),
         *("sample_prompts", "sample_max_tokens"),
     }
 )
