@@ -52,13 +52,13 @@ class Block(NamedTuple):
     losses: list[float]
 
 
-def random_model(folder: Path) -> Path:
-    """The model: 25 million parameters in eight layers, 4 million in the (tied) embedding."""
+def random_model(folder: Path, layers: int) -> Path:
+    """The model: 3 million parameters in each layer, 4 million in the (tied) embedding."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "qwen3", vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1536, num_hidden_layers=8,
+        "qwen3", vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1536, num_hidden_layers=layers,
         num_attention_heads=8, num_key_value_heads=4, head_dim=64, max_position_embeddings=1024,
         bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=True,
     )  # fmt: skip
@@ -263,7 +263,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     engine |= {"dtype": options.dtype} if options.dtype else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = random_model(folder / "model")
+        model = random_model(folder / "model", options.layers)
         with served(model, folder, engine) as (url, server):
             sides = {
                 "server": Side(through_the_sdk, url, data, server=server),
@@ -313,6 +313,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a block")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens of a request, at least")
+    parser.add_argument(
+        "--layers", type=int, default=8, help="less than 8 make what is not the engine's plain"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--out", type=Path, help="write the figures there too")

@@ -30,10 +30,10 @@ STEPS = 8
 SAVED_AFTER = 4
 SECONDS = float(os.environ.get("CRUCIBLE_SOAK", "0"))
 """How long the soak takes under `make prove`; without it, it takes so many sessions:"""
-SESSIONS = 2 * CLIENTS
-KILLS = (0.03, 0.06, 0.1) if SECONDS else (0.2, 0.35)
+SESSIONS = 20
+KILLS = (0.03, 0.06, 0.1) if SECONDS else (0.1, 0.5)
 """When the server is killed, as shares of the soak; once more after its memory was measured for the last time."""
-MEASURED_FROM = 0.2 if SECONDS else 0.6
+MEASURED_FROM = 0.2 if SECONDS else 0.7
 """Minute 2 of 10."""
 GROWTH = 1.1 if SECONDS else 1.25
 """Of memory; in a few seconds, which models happen to be open decides about some of it."""
@@ -171,7 +171,7 @@ class Life:
         session = Session(self.client, ROWS)
         found = session.train(range(SAVED_AFTER))
         path = session.save(2 * SAVED_AFTER + 1, "middle")
-        if self._number == 0 and number % 4 == 1:
+        if self._number == 0 and number % 4 == 0:
             self.killed_amid(session)
         found += self._rest(session)
         found += [*session.resumed(path, SAVED_AFTER), session.samples(2 * STEPS + 3)]
