@@ -9,7 +9,8 @@ processes stand ready: the SDK's client (whose server is a fourth), the engine a
 at every position) and the engine by its own defaults (only where a weight is). Each takes its block of steps in turn;
 the order turns from round to round. A block's figures are tokens per wall second and tokens per second of processor
 time, where that of the client and of its server count together. The ratios are of blocks of one round; their median is
-told with the lowest and highest. Losses must be the same bit for bit on a CPU.
+told with the lowest and highest, and beside it the ratio of all rounds together. On a CPU losses must be the same bit
+for bit.
 """
 
 from __future__ import annotations
@@ -247,12 +248,17 @@ def figures(found: dict[str, list[Block]], tokens: list[int]) -> dict[str, Any]:
         return [total / getattr(block, field) for block, total in zip(found[name], tokens, strict=True)]
 
     told: dict[str, Any] = {}
+    seconds = {name: [block._asdict() for block in blocks] for name, blocks in found.items()}
     for field, unit in (("wall_s", "tokens_per_second"), ("processor_s", "tokens_per_processor_second")):
         for name in found:
             told.setdefault(name, {})[unit] = spread(rates(name, field))
         for other in (EVERYWHERE, DEFAULT):
             pairs = zip(rates("server", field), rates(other, field), strict=True)
-            told.setdefault(f"server against {other}", {})[unit] = spread([a / b for a, b in pairs])
+            ratios = spread([a / b for a, b in pairs])
+            ratios["of_all_rounds"] = sum(b[field] for b in seconds[other]) / sum(
+                b[field] for b in seconds["server"]
+            )
+            told.setdefault(f"server against {other}", {})[unit] = ratios
     return told
 
 

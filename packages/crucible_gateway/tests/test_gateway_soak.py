@@ -56,7 +56,7 @@ model, state, port, key, body_bytes = sys.argv[1:]
 backend = BigramBackend()
 backend.clients, backend._calls.lines = Forgetful(), Forgetful()  # the fake remembers all it did
 served = ServedModel(name="Big/gram", source=model, tokenizer_id=model)
-limits = Limits(snapshot_steps=4, body_bytes=int(body_bytes), waiting_samples=8)
+limits = Limits(snapshot_steps=4, snapshot_rest=0, body_bytes=int(body_bytes), waiting_samples=8)
 settings = TinkerSettings(models=(served,), state=Path(state), api_key=key, limits=limits)
 run_server(backend, settings, listening=listen("127.0.0.1", int(port)), as_json=True)
 """
