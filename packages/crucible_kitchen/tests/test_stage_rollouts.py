@@ -48,7 +48,7 @@ from crucible_kitchen.stages.rollouts import (
     RolledGroup,
     RolloutPool,
     RolloutSettings,
-    completer,
+    policy,
 )
 from crucible_kitchen.stages.sampler import FreshSampler
 from crucible_kitchen.stages.split_updates import SplitUpdates
@@ -189,7 +189,7 @@ def test_every_answer_is_drawn_with_a_seed_of_its_own() -> None:
     settings = RolloutSettings(max_tokens=7, temperature=0.5)
 
     async def main() -> None:
-        complete = completer(sampler, settings, generator(0, "x"))  # type: ignore[arg-type]
+        complete = policy(sampler, settings, generator(0, "x"))  # type: ignore[arg-type]
         for _ in range(3):
             await complete(ModelInput.from_ints([1]), ("stop",))
 

@@ -10,6 +10,7 @@ import pytest
 
 from crucible_ir import NotFoundError
 from crucible_torch.tokenizer import load_tokenizer
+from crucible_torch.tokenizer_files import _from_files, _from_transformers
 
 
 def test_the_end_of_a_turn_in_a_users_text_is_ordinary_text(qwen3: Path) -> None:
@@ -53,6 +54,45 @@ def test_a_folder_without_a_tokenizer_is_not_found(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path), local_files_only=True)
     with pytest.raises(NotFoundError, match="no folder"):
         load_tokenizer(str(tmp_path / "absent"))
+
+
+def test_a_tokenizer_read_from_its_files_is_what_transformers_makes_of_them(qwen3: Path) -> None:
+    direct, theirs = _from_files(qwen3), _from_transformers(str(qwen3), True)
+    assert direct is not None
+    assert json.loads(direct.definition) == json.loads(theirs.definition)
+    assert (direct.bos, direct.eos, direct.template) == (theirs.bos, theirs.eos, theirs.template)
+    assert dict(direct.named) == dict(theirs.named)
+
+
+SETTINGS_FOR_TRANSFORMERS = {
+    "a class of its own": {"tokenizer_class": "Qwen2Tokenizer"},
+    "a token that is not there": {"eos_token": "<|absent|>"},
+    "a token of other properties": {
+        "added_tokens_decoder": {"1": {"content": "<|im_start|>", "special": False}}
+    },
+    "an added BOS": {"add_bos_token": True},
+    "a setting that nobody here knows": {"split_special_tokens": True},
+    "several templates": {"chat_template": [{"name": "default", "template": "x"}]},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS_FOR_TRANSFORMERS)
+def test_settings_that_need_transformers_are_left_to_it(qwen3: Path, tmp_path: Path, name: str) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(qwen3 / file, tmp_path / file)
+    assert _from_files(tmp_path) is not None
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    changed = {**settings, **SETTINGS_FOR_TRANSFORMERS[name]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(changed))
+    assert _from_files(tmp_path) is None
+
+
+def test_files_beside_a_tokenizer_are_left_to_transformers(qwen3: Path, tmp_path: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(qwen3 / file, tmp_path / file)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert _from_files(tmp_path) is None
+    assert load_tokenizer(str(tmp_path)).chat_template == "{{ messages }}"
 
 
 @pytest.mark.real

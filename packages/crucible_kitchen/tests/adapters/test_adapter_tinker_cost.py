@@ -68,13 +68,27 @@ def test_no_order_of_calls_goes_beyond_the_cap(calls: list[tuple[int, float]]) -
     assert spent <= 20.0
 
 
-def test_a_resumed_run_begins_from_what_it_had_used() -> None:
-    ledger = Ledger(PRICES, 5.0)
-    ledger.begin_from("a", Tokens(trained=1_000_000))
-    ledger.begin_from("a", Tokens(trained=1_000_000))
-    assert ledger.usd() == pytest.approx(4.0)
+def test_a_resumed_run_begins_from_what_it_had_used_with_every_model() -> None:
+    dearer = {**PRICES, "teacher": Prices(train=9.0, prefill=9.0, sample=9.0)}
+    first = Ledger(dearer, None)
+    first.settle("a", 0.0, Tokens(trained=1_000_000))
+    first.settle("teacher", 0.0, Tokens(scored=100_000))
+    kept = first.saved("tinker://r/1")
+    ledger = Ledger(dearer, 5.0)
+    ledger.settle("a", ledger.reserve("a", Tokens(sampled=1_000)), Tokens(sampled=1_000))
+    for _ in range(2):
+        ledger.take_over("tinker://r/1", {model: Tokens(**counts) for model, counts in kept.items()})
+    assert ledger.usd() == pytest.approx(4.0 + 0.9 + 0.002)
     with pytest.raises(ConfigError):
         ledger.reserve("a", Tokens(trained=500_000))
+
+
+def test_a_checkpoint_of_this_process_adds_nothing_to_what_it_counted() -> None:
+    ledger = Ledger(PRICES, None)
+    ledger.settle("a", 0.0, Tokens(trained=1_000_000))
+    kept = ledger.saved("tinker://r/1")
+    ledger.take_over("tinker://r/1", {model: Tokens(**counts) for model, counts in kept.items()})
+    assert ledger.usd() == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(("prices", "cap"), [({}, 1.0), (PRICES, -1.0), (PRICES, float("nan"))])

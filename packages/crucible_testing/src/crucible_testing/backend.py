@@ -89,6 +89,7 @@ class BigramBackend:
             topk_prompt_logprobs=True,
             deterministic=True,
             exact_resume=True,
+            digests_content=True,
         )
 
     def check(self, spec: TrainingSpec) -> None:

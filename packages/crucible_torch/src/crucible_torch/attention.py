@@ -7,7 +7,7 @@ a forward pass travels to every layer as the keyword ``crucible_plan``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from crucible_ir.errors import TrainError
 from crucible_torch.key_values import Width
-from crucible_torch.packing import Run
+from crucible_torch.packing import Branch, Run
 from crucible_torch.rows import padded
 
 __all__ = ["ATTENTION_NAME", "DecodePlan", "PackedPlan", "attend", "register_attention"]
@@ -26,13 +26,56 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """Sequences side by side in one row; no token sees another sequence.
+    """Sequences side by side in one row; no token sees another sequence, but a branch sees the one it goes on from.
 
     ``keep`` is handed every layer's number, keys and values, [heads, tokens, head_dim] each.
     """
 
     runs: tuple[Run, ...]
+    branches: tuple[Branch, ...] = ()
     keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+    _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict, compare=False)
+
+    def attend(
+        self,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """[heads, tokens, head_dim] of query, key and value into [tokens, heads, head_dim].
+
+        The row is cut up once, and every piece used whole: gradients come back in one piece too.
+        """
+        sizes = [piece.count * piece.length for piece in (*self.runs, *self.branches)]
+        cut = [t.transpose(0, 1).split_with_sizes(sizes) for t in streams]
+        parts = [
+            [_stacked(t, piece.count, piece.length) for t in part]
+            for piece, part in zip((*self.runs, *self.branches), zip(*cut, strict=True), strict=True)
+        ]
+        settings = scaling, window
+        pieces = [_run(run, part, settings) for run, part in zip(self.runs, parts, strict=False)]
+        roots: dict[int, list[tuple[torch.Tensor, ...]]] = {}
+        for branch, part in zip(self.branches, parts[len(self.runs) :], strict=True):
+            if branch.run not in roots:
+                roots[branch.run] = [t.unbind(0) for t in parts[branch.run][1:]]
+            root = [t[branch.place] for t in roots[branch.run]]
+            key, value = (
+                torch.cat([first.expand(branch.count, -1, -1, -1), rest], dim=2)
+                for first, rest in zip(root, part[1:], strict=True)
+            )
+            mask = self._mask(root[0].shape[1], branch.length, window, part[0])
+            pieces.append(_plain((part[0], key, value), mask, scaling))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=0)
+
+    def _mask(self, before: int, length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """0 where one of ``length`` tokens looks and −∞ elsewhere, [length, before + length]."""
+        key = before, length, window
+        if key not in self._masks:
+            place = torch.arange(before + length, device=like.device)
+            back = place[before:, None] - place
+            hidden = back < 0 if window is None else (back < 0) | (back >= window)
+            self._masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+        return self._masks[key]
 
 
 class DecodePlan:
@@ -113,29 +156,32 @@ def attend(
             remedy="use a model of plain causal attention, such as Llama, Qwen2, Qwen3, Mistral or GPT-2",
         )
     if isinstance(crucible_plan, DecodePlan):
-        streams = query, key, value
-        return crucible_plan.attend(module.layer_idx, streams, scaling, sliding_window), None
+        return crucible_plan.attend(module.layer_idx, (query, key, value), scaling, sliding_window), None
     if crucible_plan.keep is not None:
         crucible_plan.keep(module.layer_idx, key[0], value[0])
-    runs = crucible_plan.runs
-    sizes = [run.count * run.length for run in runs]
-    parts = zip(*(t[0].transpose(0, 1).split_with_sizes(sizes) for t in (query, key, value)), strict=True)
-    pieces = [_run(run, part, (scaling, sliding_window)) for run, part in zip(runs, parts, strict=True)]
-    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=0)
-    return joined.unsqueeze(0), None
+    streams = query[0], key[0], value[0]
+    return crucible_plan.attend(streams, scaling, sliding_window).unsqueeze(0), None
 
 
-def _run(run: Run, part: tuple[torch.Tensor, ...], settings: tuple[float | None, int | None]) -> torch.Tensor:
-    """Attention within each sequence of a run: query, key, value as [tokens of the run, heads, head_dim]."""
+def _stacked(tokens: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    """[count · length, heads, head_dim] as [count, heads, length, head_dim]."""
+    return tokens.reshape(count, length, *tokens.shape[1:]).transpose(1, 2)
+
+
+def _run(run: Run, part: Sequence[torch.Tensor], settings: tuple[float | None, int | None]) -> torch.Tensor:
+    """Attention within each sequence of a run: query, key, value as [count, heads, length, head_dim]."""
     scaling, window = settings
-    query, key, value = (
-        t.reshape(run.count, run.length, t.shape[1], t.shape[2]).transpose(1, 2) for t in part
-    )
     mask = None
     if window is not None and window < run.length:
-        place = torch.arange(run.length, device=query.device)
+        place = torch.arange(run.length, device=part[0].device)
         back = place[:, None] - place[None, :]
         mask = (back >= 0) & (back < window)
+    return _plain(part, mask, scaling)
+
+
+def _plain(part: Sequence[torch.Tensor], mask: torch.Tensor | None, scaling: float | None) -> torch.Tensor:
+    """Attention of stacked sequences, causal without a mask, into [count · length, heads, head_dim]."""
+    query, key, value = part
     out = scaled_dot_product_attention(
         query,
         key,
@@ -145,7 +191,7 @@ def _run(run: Run, part: tuple[torch.Tensor, ...], settings: tuple[float | None,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return out.transpose(1, 2).reshape(run.count * run.length, out.shape[1], out.shape[3])
+    return out.transpose(1, 2).reshape(-1, out.shape[1], out.shape[3])
 
 
 def register_attention() -> None:

@@ -49,6 +49,7 @@ class LocalBackend:
         head_rows: int = 1024,
         max_sample_rows: int | None = None,
         logprobs_at: LogprobsAt = "weighted",
+        share_prefixes: bool = True,
         local_files_only: bool = False,
     ) -> None:
         self._settings = EngineSettings(
@@ -59,6 +60,7 @@ class LocalBackend:
             head_rows=head_rows,
             max_sample_rows=max_sample_rows,
             logprobs_at=logprobs_at,
+            share_prefixes=share_prefixes,
             local_files_only=local_files_only,
         )
         self._worker = Worker()
@@ -80,6 +82,7 @@ class LocalBackend:
             images=False,
             deterministic=exact,
             exact_resume=exact,
+            digests_content=True,
         )
 
     def check(self, spec: TrainingSpec) -> None:
@@ -168,7 +171,7 @@ class LocalBackend:
             torch.set_num_threads(self._settings.num_threads)
         return choose_device(self._settings.device)
 
-    def _load(self, base_model: str, dtype: str, *, shared: bool) -> LoadedModel:
+    def _load(self, base_model: str, dtype: str, *, shared: bool, portable: bool = False) -> LoadedModel:
         from crucible_torch.model import choose_dtype, load_model
 
         files = self._locate(base_model)
@@ -178,7 +181,9 @@ class LocalBackend:
         digest = self.model_digest(base_model)
         key = (digest, str(chosen))
         if not shared:
-            return load_model(files, digest=digest, device=device, dtype=chosen, shared=False)
+            return load_model(
+                files, digest=digest, device=device, dtype=chosen, shared=False, portable=portable
+            )
         if key not in self._bases:
             self._bases[key] = load_model(files, digest=digest, device=device, dtype=chosen, shared=True)
         return self._bases[key]
@@ -236,7 +241,7 @@ class LocalBackend:
         require_base(checkpoint, self.model_digest(base))
         if not merge:
             return export_adapter(checkpoint, destination)
-        model = self._load(base, checkpoint.state["dtype"], shared=False)
+        model = self._load(base, checkpoint.state["dtype"], shared=False, portable=True)
         return export_merged(model, checkpoint, destination)
 
 

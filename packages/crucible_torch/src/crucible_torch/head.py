@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from crucible_torch.model import LoadedModel
+from crucible_torch.seeding import backward_from
 
 __all__ = ["Coefficients", "pieces_of", "score"]
 
@@ -54,7 +55,7 @@ def score(
                 continue
             slope = powers.mul_(factor.sum(dim=1, keepdim=True).neg_().div_(total))
             slope.scatter_add_(1, targets[part], factor)
-        torch.autograd.backward(logits, slope.to(logits.dtype))
+        backward_from(logits, slope.to(logits.dtype))
         if piece.grad is not None:
             grads[part] = piece.grad
     return logprobs, grads

@@ -13,6 +13,7 @@ import torch
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_torch.adapter import Adapter
 from crucible_torch.attention import ATTENTION_NAME, DecodePlan, PackedPlan, register_attention
+from crucible_torch.decoder_files import read_decoder
 from crucible_torch.layers import (
     ActiveAdapter,
     AdaptedLinear,
@@ -136,16 +137,26 @@ def choose_dtype(device: torch.device, *wishes: str) -> torch.dtype:
 
 
 def load_model(
-    files: ModelFiles, *, digest: str, device: torch.device, dtype: torch.dtype, shared: bool
+    files: ModelFiles,
+    *,
+    digest: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    shared: bool,
+    portable: bool = False,
 ) -> LoadedModel:
     """Read weights from disk; ``shared`` freezes them and makes every linear layer adaptable.
+
+    Plain decoders are computed here (``crucible_torch.decoder``), all other models by transformers, as are
+    ``portable`` ones, which can be saved in its format.
 
     Raises:
         ConfigError: transformers knows no such causal language model.
         IntegrityError: weights are damaged, or do not fit the config.
     """
-    register_attention()
-    module = _read(files, dtype)
+    module: Any = None if portable else read_decoder(files, dtype, device)
+    if module is None:
+        module = _read_with_transformers(files, dtype)
     module = module.to(device).eval().requires_grad_(not shared)
     model = LoadedModel(files=files, digest=digest, module=module, device=device, dtype=dtype)
     if shared:
@@ -154,10 +165,11 @@ def load_model(
     return model
 
 
-def _read(files: ModelFiles, dtype: torch.dtype) -> Any:
+def _read_with_transformers(files: ModelFiles, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    register_attention()
     try:
         with no_progress_bars():
             module, report = AutoModelForCausalLM.from_pretrained(

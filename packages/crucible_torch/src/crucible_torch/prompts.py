@@ -60,7 +60,7 @@ def read_prompts(
         for span, width, rows in writes:
             width.write(layer, rows, (key[:, span], value[:, span]))
 
-    plan = PackedPlan(tuple(_runs(sizes)), keep if writes else None)
+    plan = PackedPlan(tuple(_runs(sizes)), keep=keep if writes else None)
     states = model.hidden(
         torch.from_numpy(tokens)[None].to(model.device),
         torch.from_numpy(positions)[None].to(model.device),

@@ -24,6 +24,7 @@ class EngineSettings:
     ``head_rows`` bounds the positions whose logits exist at once, ``max_sample_rows`` the sequences that are
     sampled at once (None: 64 on a CPU, 256 on a GPU). ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
+    ``share_prefixes`` computes what several examples of a pass begin with once.
     ``local_files_only`` never asks the hub.
 
     Raises:
@@ -37,6 +38,7 @@ class EngineSettings:
     head_rows: int = 1024
     max_sample_rows: int | None = None
     logprobs_at: LogprobsAt = "weighted"
+    share_prefixes: bool = True
     local_files_only: bool = False
 
     def __post_init__(self) -> None:

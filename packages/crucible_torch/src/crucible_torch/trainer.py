@@ -19,6 +19,7 @@ from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
 from crucible_torch.optimizer import AdamW
 from crucible_torch.packing import Example, MicroBatch, Rows, rows_of, weighted_positions
+from crucible_torch.seeding import backward_from
 from crucible_torch.settings import EngineSettings
 from crucible_torch.slopes import Gradient, Slopes
 from crucible_torch.weights import Gradients, TrainableWeights
@@ -175,7 +176,7 @@ class Trainer:
             hidden = self.model.hidden(
                 torch.from_numpy(batch.tokens)[None].to(device),
                 torch.from_numpy(batch.positions)[None].to(device),
-                PackedPlan(batch.runs),
+                PackedPlan(batch.runs, batch.branches),
             )
             states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
         others = None
@@ -239,8 +240,8 @@ class Trainer:
         return found
 
     def _backward(self, step: _Pass, grads: torch.Tensor | None) -> None:
-        if step.states.requires_grad and step.states.shape[0]:
-            torch.autograd.backward(step.states, grads)
+        if grads is not None and step.states.requires_grad and step.states.shape[0]:
+            backward_from(step.states, grads)
         self.gradients.collect()
 
 

@@ -171,7 +171,12 @@ class TorchTrainingClient:
         if loss is not None:
             loss[0].check(examples, loss[1])
         budget = self._settings.tokens_per_pass(model.device.type)
-        return micro_batches(examples, budget, None if loss is None else loss[0].graded)
+        return micro_batches(
+            examples,
+            budget,
+            None if loss is None else loss[0].graded,
+            share_prefixes=self._settings.share_prefixes,
+        )
 
     def _submit(self, work: Callable[[], T]) -> Handle[T]:
         self._last = future = self._worker.future(work)

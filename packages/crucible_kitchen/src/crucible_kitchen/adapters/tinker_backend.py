@@ -113,6 +113,10 @@ class TinkerBackend:
         """Tokens that this backend's work took so far, by its own count."""
         return self._service.ledger.used()
 
+    def used_by_model(self) -> dict[str, dict[str, int]]:
+        """The same, by model and kind (``trained``, ``scored``, ``prefilled``, ``sampled``)."""
+        return {model: tokens.counts() for model, tokens in self._service.ledger.used_by_model().items()}
+
     def used_usd(self) -> float | None:
         """What they cost; None where a price is missing."""
         return self._service.ledger.usd()

@@ -123,6 +123,7 @@ class Ledger:
         self._cap = cap_usd
         self._lock = threading.Lock()
         self._used: dict[str, Tokens] = {}
+        self._known: set[str] = set()  # checkpoints whose use is counted already
         self._reserved = 0.0
 
     def prices(self, model: str) -> Prices | None:
@@ -172,11 +173,25 @@ class Ledger:
             self._reserved -= reserved
             self._used[model] = self._used.get(model, Tokens()) + used
 
-    def begin_from(self, model: str, tokens: Tokens) -> None:
-        """Take over what a run had used before this process; only while nothing is counted yet."""
+    def saved(self, path: str) -> dict[str, dict[str, int]]:
+        """What was used so far, by model and kind, to be kept with the checkpoint at ``path``."""
         with self._lock:
-            if not self._used:
-                self._used[model] = tokens
+            self._known.add(path)
+            return {model: tokens.counts() for model, tokens in self._used.items()}
+
+    def take_over(self, path: str, spent: Mapping[str, Tokens]) -> None:
+        """Add what a run had used when another process saved the checkpoint at ``path``; once for each path."""
+        with self._lock:
+            if path in self._known:
+                return
+            self._known.add(path)
+            for model, tokens in spent.items():
+                self._used[model] = self._used.get(model, Tokens()) + tokens
+
+    def used_by_model(self) -> dict[str, Tokens]:
+        """Tokens of each model that was used."""
+        with self._lock:
+            return dict(self._used)
 
     def used(self) -> Tokens:
         """Tokens of all models."""

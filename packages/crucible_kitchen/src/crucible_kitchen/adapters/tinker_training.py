@@ -216,7 +216,7 @@ class TinkerTraining:
                 base_model=self._spec.base_model,
                 content=content,
                 step=steps,
-                spent=self._service.ledger.used().counts(),
+                spent=self._service.ledger.saved(path),
             )
             return await asyncio.to_thread(write_pointer, self._spec.checkpoint_dir, name, pointer)
 
@@ -243,7 +243,8 @@ class TinkerTraining:
         self._steps = found.step
         own = found.folder is not None and found.folder.parent == self._spec.checkpoint_dir
         if own and found.pointer is not None:
-            self._service.ledger.begin_from(self._spec.base_model, Tokens(**found.pointer.spent))
+            spent = {model: Tokens(**counts) for model, counts in found.pointer.spent.items()}
+            self._service.ledger.take_over(found.path, spent)
 
 
 def _length(data: Sequence[Datum]) -> int:

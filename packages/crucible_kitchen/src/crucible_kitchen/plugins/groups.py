@@ -44,6 +44,11 @@ _PORTS = (
         summary="trains and samples models",
     ),
     PortGroup(
+        port="completer",
+        protocol="crucible_train.ports:Completer",
+        summary="answers conversations",
+    ),
+    PortGroup(
         port="tokenizer",
         protocol="crucible_train.ports:Tokenizer",
         summary="turns text into ids and back",

@@ -3,6 +3,7 @@
 from crucible_train.ports.backend import BackendCapabilities, TrainingBackend, TrainingSpec
 from crucible_train.ports.blob_store import BlobStore
 from crucible_train.ports.chat_template import ChatTemplated, TemplateCall, TemplateText
+from crucible_train.ports.completer import Completer, Completion, CompletionResponse
 from crucible_train.ports.dataset_store import DatasetStore
 from crucible_train.ports.event_sink import EventSink
 from crucible_train.ports.handle import Handle
@@ -20,6 +21,9 @@ __all__ = [
     "BridgeFault",
     "BridgeReply",
     "ChatTemplated",
+    "Completer",
+    "Completion",
+    "CompletionResponse",
     "CustomLoss",
     "CustomLossFn",
     "DatasetStore",
