@@ -335,7 +335,7 @@ def test_no_step_is_lost_or_doubled_and_nothing_grows(tmp_path: Path) -> None:
         tell(course, memory, (files, files_at_the_end))
     assert course.done["clients_killed"] >= 1
     assert status["samples_waiting"] == status["requests_waiting"] == 0
-    assert files_at_the_end <= files + CLIENTS
+    assert files_at_the_end <= 4 * CLIENTS  # each client has up to three connections, the server a few files
     assert status["models_open"] <= course.done["sessions_abandoned"]
     assert not SECONDS or statistics.median(memory[-3:]) <= GROWTH * statistics.median(memory[:3])
 
