@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:Reso
 
 KEY = "tml-a-key-for-tests"
 WITHIN = 1e-5
-"""Difference of every metric of every step, relative where it is greater than 1. The engine under the server also
-scores positions without weight, so that float32 sums come in another order."""
+"""Difference of every metric of every step, relative where it is greater than 1. A custom loss is computed by the SDK
+between two passes there, so that float32 sums come in another order."""
 RECIPES = {
     "sl_basic": (
         "data.path=tiny",

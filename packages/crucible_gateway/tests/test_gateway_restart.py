@@ -259,7 +259,7 @@ def test_a_finished_session_leaves_only_its_checkpoints(start: Any) -> None:
 
 def test_one_state_folder_has_one_server(start: Any) -> None:
     state = start().settings.state
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="another server uses this state"):
         StateStore(state)
 
 
@@ -272,3 +272,15 @@ def test_a_model_that_was_being_made_is_made_anew(start: Any, tmp_path: Path) ->
     second = start(state=left_behind(first, tmp_path / "after"))
     assert second.model(session) == f"{session}:train:0"
     assert second.get("training_runs")["training_runs"][0]["base_model"] == MODEL
+
+
+@pytest.mark.parametrize(("rest", "written"), [(0.0, 3), (1e9, 1)])
+def test_writing_the_state_never_takes_more_than_a_share_of_the_time(
+    start: Any, rest: float, written: int
+) -> None:
+    tinker = start(limits={"snapshot_steps": 2, "snapshot_rest": rest})
+    model = tinker.model()
+    for step in range(7):
+        submit(tinker, model, step)
+    told(tinker, model, 6)
+    assert sum(line.startswith("submit save_state") for line in tinker.backend.journal) == written

@@ -79,6 +79,8 @@ class Lane:
     _steps: int = 0
     _changed: bool = False
     _snapshot_now: bool = False
+    _written_at: float = 0.0
+    _writing_s: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _running: list[asyncio.Task[None]] = field(default_factory=list)
     _pump: asyncio.Task[None] | None = None
@@ -226,7 +228,7 @@ class Lane:
     async def _take(self, request: Request) -> None:
         """Hand one request to the engine and follow it in a task of its own."""
         promise = self.context.promises.open(self.promise_id(request.seq))
-        started: Started | None = None
+        window, started = self.window, None
         try:
             if self.client is None:
                 self.client = await self.context.open_client(self.record)
@@ -235,7 +237,7 @@ class Lane:
             else:
                 started = await self.context.start(self, request)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the lane of a model
-            self._fail(request, promise, error)
+            self._fail(request, promise, error, window)
         del self._waiting[request.seq]
         self._count(request, -1)
         self._next = request.seq + 1
@@ -243,21 +245,24 @@ class Lane:
             self._steps += started.steps
             self._changed = self._changed or started.changes
             self._snapshot_now = self._snapshot_now or started.replaces
-            task = asyncio.create_task(self._follow(request, promise, started))
+            task = asyncio.create_task(self._follow(request, promise, started, window))
             self._running.append(task)
             task.add_done_callback(self._running.remove)
 
-    async def _follow(self, request: Request, promise: Promise, started: Started) -> None:
+    async def _follow(self, request: Request, promise: Promise, started: Started, window: Window) -> None:
         try:
             outcome = await started.finish()
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the promise's result
-            self._fail(request, promise, error)
+            self._fail(request, promise, error, window)
         else:
             self.context.promises.settle(promise, outcome)
 
-    def _fail(self, request: Request, promise: Promise, error: Exception) -> None:
-        """Tell a failure, once it is kept: a restart must not make a success of what was told as a failure."""
-        self._note_failure(request)
+    def _fail(self, request: Request, promise: Promise, error: Exception, window: Window) -> None:
+        """Tell a failure, once it is kept: a restart must not make a success of what was told as a failure.
+
+        ``window`` is the one in which the request began: steps of later ones have all their gradients.
+        """
+        _note_failure(request, window)
         outcome = failure(error)
         if promise.outcome is None:
             kept = Kept(seq=request.seq, form=outcome.form, body=outcome.body)
@@ -267,22 +272,21 @@ class Lane:
 
     async def _fail_again(self, request: Request) -> None:
         """Leave the model as the failure of this request left it before the restart."""
-        self._note_failure(request)
+        _note_failure(request, self.window)
         if request.operation == "optim_step":
             window, self.window = self.window, Window()
             if window.calls:
                 await self.settle()
                 await self.clear_gradients()
 
-    def _note_failure(self, request: Request) -> None:
-        if request.operation == "forward_backward" and self.window.failed is None:
-            self.window.failed = request.seq
-
     def _due(self) -> bool:
         if self.window.calls:
             return False
-        many = self._next - 1 - self._covered >= _COVER_REQUESTS
-        return self._snapshot_now or many or self._steps >= self.context.limits.snapshot_steps
+        if self._snapshot_now or self._next - 1 - self._covered >= _COVER_REQUESTS:
+            return True
+        limits = self.context.limits
+        rested = asyncio.get_running_loop().time() - self._written_at
+        return self._steps >= limits.snapshot_steps and rested >= limits.snapshot_rest * self._writing_s
 
     async def _try_cover(self) -> None:
         """A state that cannot be written now is tried again later; the requests are still there."""
@@ -296,6 +300,8 @@ class Lane:
         done = self._next - 1
         if done == self._covered and not self._snapshot_now:
             return
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         before = self.record.get("snapshot")
         if self.client is not None and (self._changed or self._snapshot_now):
             ref = await self.snapshot(self.client)
@@ -313,6 +319,13 @@ class Lane:
         if before is not None and before != self.record["snapshot"]:
             folder = saved_ref(self.context.store.folder, self.model_id, before).path
             shutil.rmtree(folder, ignore_errors=True)
+        self._written_at = clock()
+        self._writing_s = self._written_at - begun
+
+
+def _note_failure(request: Request, window: Window) -> None:
+    if request.operation == "forward_backward" and window.failed is None:
+        window.failed = request.seq
 
 
 def remove_strays(state: Path, model_id: str, known: set[str]) -> None:

@@ -34,10 +34,12 @@ class Limits:
     """Bytes of all training requests that wait."""
     waiting_samples: int = 4096
     """Sampling requests that are not done."""
-    in_flight: int = 2
-    """Training requests of one model that the engine has at once."""
+    in_flight: int = 4
+    """Training requests of one model that the engine has at once: two steps, so that it never waits for the next."""
     snapshot_steps: int = 20
     """Optimiser steps after which a model's state is written, so that a restart repeats no more than these."""
+    snapshot_rest: float = 20.0
+    """How many times as long as writing the state took the next time waits, where steps are fast."""
     kept_results: int = 1024
     """Results that are kept after they were read, for clients that ask again."""
     kept_bytes: int = 64 * 1024 * 1024
