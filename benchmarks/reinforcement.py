@@ -4,7 +4,8 @@
     python -m benchmarks.reinforcement ours --size 30m      one run of ours
 
 Four prompts with eight completions each. The floor is ``floor_grpo.py`` in bfloat16, which computes each prompt once
-for sampling and once for training; the peer TRL's ``GRPOTrainer`` with bfloat16 autocast and transformers' ``generate``.
+for sampling and once for training; the peer TRL's ``GRPOTrainer`` with bfloat16 autocast and transformers'
+``generate``.
 """
 
 from __future__ import annotations
