@@ -46,11 +46,12 @@ class PackedPlan:
 
         The row is cut up once, and every piece used whole: gradients come back in one piece too.
         """
-        sizes = [piece.count * piece.length for piece in (*self.runs, *self.branches)]
+        laid: tuple[Run | Branch, ...] = (*self.runs, *self.branches)
+        sizes = [piece.count * piece.length for piece in laid]
         cut = [t.transpose(0, 1).split_with_sizes(sizes) for t in streams]
         parts = [
             [_stacked(t, piece.count, piece.length) for t in part]
-            for piece, part in zip((*self.runs, *self.branches), zip(*cut, strict=True), strict=True)
+            for piece, part in zip(laid, zip(*cut, strict=True), strict=True)
         ]
         settings = scaling, window
         pieces = [_run(run, part, settings) for run, part in zip(self.runs, parts, strict=False)]
