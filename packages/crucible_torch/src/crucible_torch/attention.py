@@ -76,7 +76,10 @@ class RowPlan(Protocol):
     """Who sees whom among the rows of a pass that samples or scores."""
 
     def attend(
-        self, layer: int, streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: tuple[float, int | None]
+        self,
+        layer: int,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        how: tuple[float, int | None],
     ) -> torch.Tensor:
         """Query, key and value [rows, heads, head_dim], with scaling and window, into [rows, heads × head_dim]."""
         ...

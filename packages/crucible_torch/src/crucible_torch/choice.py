@@ -78,7 +78,7 @@ class _Sums:
 
     def __init__(self, weights: torch.Tensor) -> None:
         missing = -weights.shape[1] % _BLOCK
-        self._blocks = (pad(weights, (0, missing)) if missing else weights).unflatten(1, (-1, _BLOCK))
+        self._blocks = (pad(weights, (0, missing)) if missing else weights).view(len(weights), -1, _BLOCK)
         self._running = self._blocks.sum(dim=2).double().cumsum(dim=1)
         self.total = self._running[:, -1:].contiguous()
 

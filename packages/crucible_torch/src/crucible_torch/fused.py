@@ -55,8 +55,8 @@ class FusedDecoder:
         blocks = cast("list[Layer]", list(module.model.layers))
         attention = blocks[0].self_attn
         self._embedding = module.model.embed_tokens.weight.detach()
-        self._query_heads = attention.q_proj.out_features // attention.head_dim
-        self._key_heads = attention.k_proj.out_features // attention.head_dim
+        self._query_heads = len(attention.q_proj.weight) // attention.head_dim
+        self._key_heads = len(attention.k_proj.weight) // attention.head_dim
         self._head_dim = attention.head_dim
         self._least = torch.tensor(module.model.norm.eps, device=self._embedding.device)
         self._frequencies = module.model.inv_freq.float()
@@ -64,8 +64,7 @@ class FusedDecoder:
         self._layers = tuple(self._layer(block) for block in blocks)
         self._head = Matrix([module.lm_head.weight])
         self._outputs = {
-            name: {path: blocks[0].get_submodule(path).weight.shape[0] for path in paths}
-            for name, paths in _GROUPS.items()
+            name: {path: len(_weight(blocks[0], path)) for path in paths} for name, paths in _GROUPS.items()
         }
         self._table: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -132,8 +131,8 @@ class FusedDecoder:
         attention = block.self_attn
         products = {}
         for name, paths in _GROUPS.items():
-            linears = [block.get_submodule(path) for path in paths]
-            products[name] = Matrix([one.weight for one in linears], [one.bias for one in linears])
+            biases = [cast("torch.Tensor | None", block.get_submodule(path).bias) for path in paths]
+            products[name] = Matrix([_weight(block, path) for path in paths], biases)
         heads = None
         if attention.q_norm is not None and attention.k_norm is not None:
             norms = (attention.q_norm, self._query_heads), (attention.k_norm, self._key_heads)
@@ -178,9 +177,11 @@ class FusedDecoder:
         return self._table
 
 
-def _product(
-    layer: _Layer, name: str, x: torch.Tensor, extra: Mapping[str, LowRank | None]
-) -> torch.Tensor:
+def _weight(block: Layer, path: str) -> torch.Tensor:
+    return cast("torch.Tensor", block.get_submodule(path).weight)
+
+
+def _product(layer: _Layer, name: str, x: torch.Tensor, extra: Mapping[str, LowRank | None]) -> torch.Tensor:
     """A product of a layer with what its adapter adds."""
     out = layer.products[name](x)
     adapter = extra.get(name)

@@ -18,7 +18,6 @@ from crucible_torch.rows import padded, rounded
 
 __all__ = ["Inference"]
 
-_LEAST_ROWS_OF_MODULES = 16
 _VERSIONS = count_up(1)
 """Numbers of adapters' snapshots; each is given once, since an id may come again."""
 
@@ -29,8 +28,11 @@ class Inference:
     A row does not depend on the rows beside it, bit for bit in float32 on a CPU.
     """
 
-    def __init__(self, model: LoadedModel, adapter: Adapter | None) -> None:
+    def __init__(self, model: LoadedModel, adapter: Adapter | None, *, cached_bytes: int) -> None:
+        if model.prefixes is None:
+            model.prefixes = PrefixCache(cached_bytes)
         self.model = model
+        self.prefixes = model.prefixes
         self._adapter = adapter
         self._decoder: FusedDecoder | None = None
         self._laid_out: FusedAdapter | None = None
@@ -41,11 +43,6 @@ class Inference:
         """Equal for the same weights."""
         return id(self.model), self.version
 
-    @property
-    def prefixes(self) -> PrefixCache:
-        """What is known of the beginnings of prompts."""
-        return self.model.prefixes
-
     def new_blocks(self, count: int) -> Sequence[torch.Tensor]:
         """Room for ``count`` blocks of a prompt's keys and values, if they are to be kept."""
         if self._decoder is None or not self.prefixes.open:
@@ -55,7 +52,9 @@ class Inference:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Inside the block passes may be run; the engine's one thread is the only caller."""
-        if self._decoder is None and FusedDecoder.serves(self.model.module):
+        if not FusedDecoder.serves(self.model.module):
+            self.model.steady()
+        elif self._decoder is None:
             self._decoder = self.model.decoder()
             if self._adapter is not None:
                 self._laid_out = self._decoder.adapted(self._adapter.pairs, self._adapter.scale)
@@ -75,22 +74,19 @@ class Inference:
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Last hidden states [rows, width] of token ids and positions (rows,), or of the rows that are ``wanted``."""
-        count = self._rows(len(tokens))
+        count = rounded(len(tokens))
         ids, places = (padded(part.to(self.model.device), count) for part in (tokens, positions))
         rows = torch.arange(len(tokens)) if wanted is None else wanted
         if self._decoder is None:
             return self.model.hidden(ids[None], places[None], attention)[0, rows]
         if wanted is not None:
-            wanted = padded(wanted.to(self.model.device), self._rows(len(rows)))
+            wanted = padded(wanted.to(self.model.device), rounded(len(rows)))
         return self._decoder.hidden((ids, places, wanted), attention, self._laid_out)[: len(rows)]
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores [rows, vocabulary] of states [rows, width], in float32."""
-        rows = padded(states, self._rows(len(states)))
+        rows = padded(states, rounded(len(states)))
         found = (
             self.model.logits(rows) if self._decoder is None else self._decoder.logits(rows, self._laid_out)
         )
         return found[: len(states)].float()
-
-    def _rows(self, count: int) -> int:
-        return rounded(count) if self._decoder is not None else rounded(count, _LEAST_ROWS_OF_MODULES)

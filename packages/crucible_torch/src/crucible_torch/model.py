@@ -46,7 +46,7 @@ class LoadedModel:
     active: ActiveAdapter = field(default_factory=ActiveAdapter)
     kinds: dict[str, LayerKind] = field(default_factory=dict)
     layers: dict[str, AdaptedLinear] = field(default_factory=dict)
-    prefixes: PrefixCache = field(default_factory=lambda: PrefixCache(0))
+    prefixes: PrefixCache | None = None
     _decoder: FusedDecoder | None = None
 
     @property
@@ -77,6 +77,11 @@ class LoadedModel:
         )
         states: torch.Tensor = out.last_hidden_state
         return states
+
+    def steady(self) -> None:
+        """Let every product of a model that is only sampled from go through an ``AdaptedLinear``."""
+        if not self.layers:
+            self.layers = install(self.module, self.active)
 
     def decoder(self) -> FusedDecoder:
         """The weights as they are at the first call, laid out for decoding; what is sampled from never changes."""

@@ -58,7 +58,7 @@ class PrefixCache:
             if index < first:
                 break
             block = blocks[index - first]
-            key = parent, _part(tokens, index)
+            key: Hashable = (parent, _part(tokens, index))
             self._numbers += 1
             parent = self._numbers
             self._blocks[key] = parent, block
@@ -75,7 +75,7 @@ class PrefixCache:
         blocks: list[torch.Tensor] = []
         parent: Hashable = ("weights", version)
         for index in range((len(tokens) - 1) // BLOCK):
-            key = parent, _part(tokens, index)
+            key: Hashable = (parent, _part(tokens, index))
             entry = self._blocks.get(key)
             if entry is None:
                 break

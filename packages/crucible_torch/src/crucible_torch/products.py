@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import linear
 
-__all__ = ["LowRank", "Matrix", "Pairs", "low_rank", "one_dnn_serves"]
+__all__ = ["LowRank", "Matrix", "Pairs", "low_rank", "one_dnn_serves", "steady_product"]
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """Adapters by layer path: ``A`` [rank, in] and ``B`` [out, rank]."""
@@ -23,9 +23,17 @@ _ROWS_HINT = 32
 
 def one_dnn_serves(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether products of that kind can go through oneDNN here."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch._C._has_mkldnn:
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def steady_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``x Wᵀ + b`` of rows [rows, in] and a weight [out, in] where it is."""
+    if one_dnn_serves(x.device, x.dtype):
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return out
+    return linear(x, weight, bias)
 
 
 class Matrix:
@@ -51,7 +59,9 @@ class Matrix:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, in] to [rows, out]."""
         if self._packed is not None:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+                x, self._packed, self._bias, "none", [], ""
+            )
             return out
         found = [linear(x, part) for part in self._parts]
         whole = found[0] if len(found) == 1 else torch.cat(found, dim=1)
@@ -60,7 +70,9 @@ class Matrix:
     def added(self, x: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
         """``to`` + the product."""
         if self._packed is not None:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, to, self._packed, self._bias, "add")
+            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                x, to, self._packed, self._bias, "add"
+            )
             return out
         return to + self(x)
 

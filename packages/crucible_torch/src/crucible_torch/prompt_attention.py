@@ -49,7 +49,10 @@ class PromptPlan:
     _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
 
     def attend(
-        self, layer: int, streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: tuple[float, int | None]
+        self,
+        layer: int,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        how: tuple[float, int | None],
     ) -> torch.Tensor:
         """Query, key and value [rows, heads, head_dim] into [rows, heads × head_dim]; rows of no part into 0."""
         query = streams[0]
@@ -83,7 +86,7 @@ class PromptPlan:
             stop = min(start + BLOCK, part.stop)
             seen = before + stop - part.start
             # query heads that share a key head stand as query positions of it: nothing is repeated
-            heads = query[start:stop].unflatten(1, (len(key), -1)).transpose(0, 1)
+            heads = query[start:stop].view(stop - start, len(key), -1, query.shape[2]).transpose(0, 1)
             group = heads.shape[2]
             grouped = heads.reshape(1, len(key), -1, heads.shape[3])
             found = scaled_dot_product_attention(

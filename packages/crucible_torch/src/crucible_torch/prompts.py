@@ -57,7 +57,9 @@ def read_prompts(
     while waiting:
         known, taken, later = _wave(model, readings, waiting)
         spans, found = _pass(model, [readings[index] for index in taken], known)
-        told = _scores(model, found, [(readings[i], span) for i, span in zip(taken, spans, strict=True)], head_rows)
+        told = _scores(
+            model, found, [(readings[i], span) for i, span in zip(taken, spans, strict=True)], head_rows
+        )
         for index, span, told_of in zip(taken, spans, told, strict=True):
             states[index] = found[span.stop - 1]
             scores[index] = told_of

@@ -1,9 +1,8 @@
-"""How many rows a pass has: few different numbers, since kernels are made for each, and enough of them.
+"""How many rows a pass has: few different numbers, and more than one.
 
-On a CPU the last bit of a row of a float32 product may depend on how many rows there are. oneDNN's products do not
-from 2 rows on; those of MKL, which run models without a decoder of ours, from 16 rows on with one thread. One
-more thing costs: oneDNN makes a kernel for every new number of rows, which takes as long as several passes. So rows
-are padded to a multiple of 4 and of an eighth of the next power of two, many of them of a 32nd.
+On a CPU a row of a product is the same whatever is beside it only if something is (``products``). And oneDNN makes a
+kernel for every new number of rows, which takes as long as several passes. So rows are padded to a multiple of 4
+and of an eighth of the next power of two, many of them of a 32nd.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ _LEAST_STEP = 4
 _FEW = 256
 
 
-def rounded(rows: int, least: int = _LEAST_STEP) -> int:
-    """The number of rows that a pass over ``rows`` has, at least ``least``."""
+def rounded(rows: int) -> int:
+    """The number of rows that a pass over ``rows`` has."""
     step = max(_LEAST_STEP, (1 << (rows - 1).bit_length()) // (8 if rows <= _FEW else 32))
-    return max(least, -(-rows // step) * step)
+    return -(-rows // step) * step
 
 
 def padded(rows: torch.Tensor, count: int) -> torch.Tensor:

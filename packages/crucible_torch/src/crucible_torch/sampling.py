@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from crucible_torch.decode_attention import DecodePlan
 from crucible_torch.choice import choose_tokens
+from crucible_torch.decode_attention import DecodePlan
 from crucible_torch.inference import Inference
 from crucible_torch.key_values import KeyValueStore, Seat, Width
 from crucible_torch.memory import memory_errors

@@ -44,9 +44,8 @@ class TorchSamplingClient:
         tokenizer: Callable[[], Tokenizer],
         entropy: Sequence[int] = (0,),
     ) -> None:
-        self._pool: SamplingPool | None = SamplingPool(
-            inference=Inference(model, adapter), settings=settings
-        )
+        inference = Inference(model, adapter, cached_bytes=settings.prefix_cache_mb << 20)
+        self._pool: SamplingPool | None = SamplingPool(inference=inference, settings=settings)
         self._worker = worker
         self._tokenizer = tokenizer
         self._entropy = tuple(entropy)
