@@ -3,9 +3,9 @@
     python -m benchmarks run sampling --case "batch 30m float32"
     python -m benchmarks.sampling ours --size 30m --work batch      one run of ours
 
-``batch`` is held against the floor's loop over a static cache (``sampling.py --engine floor``): the same prompts of 32 to 64
-tokens, 64 new tokens each, chosen at temperature 1 with their log-probabilities. ``ragged`` is held against the same
-requests one after another, ``group`` against 16 prompts that share nothing.
+``batch`` is held against the floor's loop over a static cache (``sampling.py --engine floor``): the same prompts of 32
+to 64 tokens, 64 new tokens each, chosen at temperature 1 with their log-probabilities. ``ragged`` is held against the
+same requests one after another, ``group`` against 16 prompts that share nothing.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    print("JSON " + json.dumps(sample(parser.parse_args(arguments))))
+    sys.stdout.write("JSON " + json.dumps(sample(parser.parse_args(arguments))) + "\n")
 
 
 if __name__ == "__main__":
