@@ -23,7 +23,8 @@ class DecodePlan:
 
     def __init__(self, widths: Sequence[Width], positions: torch.Tensor) -> None:
         parts = positions.split_with_sizes([len(width.seats) for width in widths])
-        self._parts = tuple(zip(widths, parts, strict=True))
+        rows = (torch.arange(len(width.seats), device=positions.device) for width in widths)
+        self._parts = tuple(zip(widths, parts, rows, strict=True))
         self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
 
     def attend(
@@ -37,28 +38,29 @@ class DecodePlan:
         query = streams[0]
         pieces = []
         start = 0
-        for index, (width, places) in enumerate(self._parts):
-            q, k, v = (t[start : start + len(places)] for t in streams)
-            keys, values = width.append(layer, places, (k, v))
+        for index, (width, places, rows) in enumerate(self._parts):
+            count = len(width.seats)
+            q, k, v = (t[start : start + count] for t in streams)
+            keys, values = width.append(layer, (rows, places), (k, v))
             # query heads that share a key head stand as query positions of it: nothing is repeated
             out = scaled_dot_product_attention(
-                q.reshape(len(places), keys.shape[1], -1, q.shape[2]),
+                q.reshape(count, keys.shape[1], -1, q.shape[2]),
                 keys,
                 values,
                 attn_mask=self._mask(index, window, q.dtype),
                 scale=scaling,
             )
-            pieces.append(out.reshape(len(places), -1))
-            start += len(places)
-        if start < len(query):
-            pieces.append(pieces[0].new_zeros(len(query) - start, pieces[0].shape[1]))
+            pieces.append(out.reshape(count, -1))
+            start += count
+        if start < query.shape[0]:
+            pieces.append(pieces[0].new_zeros(query.shape[0] - start, pieces[0].shape[1]))
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def _mask(self, part: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """0 where a row of the part looks and −∞ elsewhere, [rows, 1, 1, tokens of the width]."""
         key = part, window, dtype
         if key not in self._masks:
-            width, places = self._parts[part]
+            width, places, _ = self._parts[part]
             back = places[:, None] - torch.arange(width.tokens, device=places.device)
             hidden = back < 0 if window is None else (back < 0) | (back >= window)
             blank = torch.zeros(hidden.shape, dtype=dtype, device=places.device)

@@ -1,7 +1,7 @@
 """Decoders of the Llama family (``decoder``), run with few and large operations.
 
 Sampling is bound by the number of operations as much as by their size. Here the query, key and value products of
-a layer are one, so are gate and up, and residuals are added by the products. What is computed is what the modules
+a layer are one, and products multiply and add what follows them. What is computed is what the modules
 compute, to the last bits.
 """
 
@@ -23,7 +23,8 @@ __all__ = ["FusedAdapter", "FusedDecoder"]
 _GROUPS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "out": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "gate": ("mlp.gate_proj",),
+    "up": ("mlp.up_proj",),
     "down": ("mlp.down_proj",),
 }
 _POSITIONS = 256
@@ -112,9 +113,8 @@ class FusedDecoder:
             if wanted is not None and index == len(self._layers) - 1:
                 x, seen = x[wanted], seen[wanted]
             x = _joined(layer, "out", seen, x, extra)
-            y = _product(layer, "gate_up", self._normed(x, layer.between), extra)
-            gate, up = y.chunk(2, dim=1)
-            x = _joined(layer, "down", silu(gate).mul_(up), x, extra)
+            inner = _gated(layer, self._normed(x, layer.between), extra)
+            x = _joined(layer, "down", inner, x, extra)
         return self._normed(x, self._norm)
 
     def new_block(self, tokens: int) -> torch.Tensor:
@@ -156,7 +156,7 @@ class FusedDecoder:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value [rows, heads, head_dim]; query and key are normed where the model does, and rotated."""
         query, key = self._query_heads, self._key_heads
-        heads = y.view(len(y), query + 2 * key, -1)
+        heads = y.view(y.shape[0], query + 2 * key, -1)
         turning = heads[:, : query + key]
         if layer.heads is not None:
             turning = self._normed(turning, layer.heads)
@@ -186,6 +186,14 @@ def _product(layer: _Layer, name: str, x: torch.Tensor, extra: Mapping[str, LowR
     out = layer.products[name](x)
     adapter = extra.get(name)
     return out if adapter is None else adapter.added(x, out)
+
+
+def _gated(layer: _Layer, x: torch.Tensor, extra: Mapping[str, LowRank | None]) -> torch.Tensor:
+    """silu(gate) · up, in the products themselves where no adapter is added to them."""
+    gate, up = layer.products["gate"], layer.products["up"]
+    if extra.get("gate") is None and extra.get("up") is None:
+        return up.times(x, gate.swished(x))
+    return silu(_product(layer, "gate", x, extra)).mul_(_product(layer, "up", x, extra))
 
 
 def _joined(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, silu
 
 __all__ = ["LowRank", "Matrix", "Pairs", "low_rank", "one_dnn_serves", "steady_product"]
 
@@ -58,23 +58,34 @@ class Matrix:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, in] to [rows, out]."""
-        if self._packed is not None:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._packed, self._bias, "none", [], ""
-            )
-            return out
-        found = [linear(x, part) for part in self._parts]
-        whole = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-        return whole if self._bias is None else whole + self._bias
+        return self._plain(x) if self._packed is None else self._then(x, self._packed, "none")
+
+    def swished(self, x: torch.Tensor) -> torch.Tensor:
+        """y · sigmoid(y) of the product y."""
+        return silu(self._plain(x)) if self._packed is None else self._then(x, self._packed, "swish")
+
+    def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """``other`` · the product."""
+        return other * self._plain(x) if self._packed is None else self._with(x, self._packed, other, "mul")
 
     def added(self, x: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
         """``to`` + the product."""
-        if self._packed is not None:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-                x, to, self._packed, self._bias, "add"
-            )
-            return out
-        return to + self(x)
+        return to + self._plain(x) if self._packed is None else self._with(x, self._packed, to, "add")
+
+    def _then(self, x: torch.Tensor, packed: torch.Tensor, function: str) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, self._bias, function, [], "")
+        return out
+
+    def _with(
+        self, x: torch.Tensor, packed: torch.Tensor, other: torch.Tensor, function: str
+    ) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, packed, self._bias, function)
+        return out
+
+    def _plain(self, x: torch.Tensor) -> torch.Tensor:
+        found = [linear(x, part) for part in self._parts]
+        whole = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        return whole if self._bias is None else whole + self._bias
 
 
 @dataclass(frozen=True, slots=True)

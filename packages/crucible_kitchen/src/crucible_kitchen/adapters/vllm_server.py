@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crucible_ir.errors import ConfigError, ConflictError, CrucibleError, NotFoundError, ServiceError
 
 __all__ = ["Choice", "Completion", "VllmServer"]
+
+M = TypeVar("M", bound=BaseModel)
 
 _SAID = 400
 
@@ -162,7 +164,7 @@ class VllmServer:
         remedy = "see the server's log, then try again"
         return ServiceError(what=what, where=self._url, remedy=remedy, retryable=True, retry_after_s=wait)
 
-    def _read(self, kind: type[Any], response: httpx.Response, path: str) -> Any:
+    def _read(self, kind: type[M], response: httpx.Response, path: str) -> M:
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
