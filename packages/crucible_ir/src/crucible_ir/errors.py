@@ -19,6 +19,7 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "Problem",
+    "ProcessLost",
     "ServiceError",
     "StorageError",
     "TrainError",
@@ -163,6 +164,12 @@ class NotFoundError(CrucibleError):
 
 class CancelledRun(CrucibleError):
     """The run was asked to stop and stopped."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class ProcessLost(CrucibleError):
+    """A process that takes part in the run is gone; the run was interrupted and can be resumed."""
 
     exit_code = ExitCode.INTERRUPTED
 

@@ -25,7 +25,8 @@ class EngineSettings:
     sampled at once (None: 64 on a CPU, 256 on a GPU). ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
     ``share_prefixes`` computes what several examples of a pass begin with once.
-    ``local_files_only`` never asks the hub.
+    ``local_files_only`` never asks the hub. ``peer_timeout_s``: where several processes train together, one that
+    does not answer for so long is lost.
 
     Raises:
         ConfigError: a value outside its range.
@@ -40,6 +41,7 @@ class EngineSettings:
     logprobs_at: LogprobsAt = "weighted"
     share_prefixes: bool = True
     local_files_only: bool = False
+    peer_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -49,6 +51,12 @@ class EngineSettings:
         _at_least_one("micro_batch_tokens", self.micro_batch_tokens)
         _at_least_one("head_rows", self.head_rows)
         _at_least_one("max_sample_rows", self.max_sample_rows)
+        if self.peer_timeout_s <= 0:
+            raise ConfigError(
+                what=f"peer_timeout_s = {self.peer_timeout_s}",
+                where="local engine: peer_timeout_s",
+                remedy="give a number of seconds above 0",
+            )
 
     def tokens_per_pass(self, device: str) -> int:
         """``micro_batch_tokens`` on that type of device."""

@@ -123,9 +123,9 @@ class TorchTrainingClient:
 
         def work() -> SamplingClient:
             self._snapshots += 1
-            adapter = trainer.adapter.copy() if trainer.adapter else None
+            model, adapter = trainer.snapshot()
             return TorchSamplingClient(
-                trainer.model if adapter else trainer.model.own_copy(),
+                model,
                 adapter,
                 worker=self._worker,
                 settings=self._settings,
