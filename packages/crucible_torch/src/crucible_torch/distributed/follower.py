@@ -50,7 +50,7 @@ class Follower:
                 return
             try:
                 answer = self._carried_out(command)
-            except Exception as error:  # noqa: BLE001 - the leader hears of it
+            except Exception as error:
                 if self._link.broken:
                     self._link.last_words(error)
                     raise

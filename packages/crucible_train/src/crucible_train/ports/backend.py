@@ -21,6 +21,8 @@ class BackendCapabilities:
 
     ``digests_content`` says that ``TrainingBackend.model_digest`` is of weights, not of a name: what was computed with
     them may be kept under it.
+    A ``distributed`` engine trains in several processes that torchrun has started: in all but the first, ``follows`` is
+    true and ``follow()`` takes part in the work of the first until that one closes its engine.
     """
 
     name: str
@@ -34,6 +36,7 @@ class BackendCapabilities:
     deterministic: bool = False
     exact_resume: bool = False
     digests_content: bool = False
+    distributed: bool = False
     max_length: int | None = None
 
 
