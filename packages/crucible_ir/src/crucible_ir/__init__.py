@@ -21,6 +21,7 @@ from crucible_ir.errors import (
     ServiceError,
     StorageError,
     TrainError,
+    error_class,
     nearest,
 )
 from crucible_ir.events import Event, EventType, MetricRow, Usage
@@ -299,6 +300,7 @@ __all__ = [
     "canonical_json",
     "digest_bytes",
     "digest_of",
+    "error_class",
     "nearest",
     "redact",
     "version_id",

@@ -23,6 +23,7 @@ __all__ = [
     "ServiceError",
     "StorageError",
     "TrainError",
+    "error_class",
     "nearest",
 ]
 
@@ -191,3 +192,9 @@ class ServiceError(CrucibleError):
         super().__init__(what=what, where=where, remedy=remedy)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+
+
+def error_class(name: str) -> type[CrucibleError]:
+    """The class of this tree called ``name``, for an error that another process tells of; else its root."""
+    found = globals().get(name)
+    return found if isinstance(found, type) and issubclass(found, CrucibleError) else CrucibleError

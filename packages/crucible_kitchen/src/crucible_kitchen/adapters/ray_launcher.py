@@ -27,8 +27,9 @@ _STATES: Mapping[str, JobState] = {
 class RayLauncher:
     """Submits jobs to the Ray head at ``address`` (``http://host:8265``); Ray finds a node with the resources.
 
-    ``token`` is that of a cluster with token authentication. ``python`` is the interpreter on the nodes, which must have
-    the same packages and see the homes of runs. All processes of a job are on one node. Ray keeps the output itself.
+    ``token`` is that of a cluster with token authentication. ``python`` is the interpreter on the nodes, which must
+    have the same packages and see the homes of runs. All processes of a job are on one node. Ray keeps the
+    output itself.
     """
 
     required_modules = ("ray",)

@@ -32,10 +32,9 @@ _FIRST_PORT, _PORTS = 20_000, 20_000
 class SlurmLauncher:
     """Submits jobs with sbatch; each node runs one torchrun, and those of several nodes meet on the first.
 
-    ``root`` and the homes of runs must lie where every node sees them. What a job leaves open is taken from the options:
-    ``nodes``, ``cpus`` and ``gpus`` of a node, ``memory_gib`` of a node, ``time_limit_s``. ``partition``, ``account``,
-    ``qos`` and ``setup`` (shell lines before the job) are the cluster's own; ``more`` are further flags of sbatch by
-    name.
+    ``root`` and the homes of runs must lie where every node sees them. What a job leaves open is taken from the
+    options: ``nodes``, ``cpus``, ``gpus`` and ``memory_gib`` of a node, ``time_limit_s``. ``partition``, ``account``,
+    ``qos`` and ``setup`` (shell lines before the job) are the cluster's own; ``more`` are further flags of sbatch.
     """
 
     def __init__(

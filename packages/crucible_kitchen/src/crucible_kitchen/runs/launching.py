@@ -17,7 +17,7 @@ from crucible_ir import (
     RunRecord,
     RunState,
     ServiceError,
-    errors,
+    error_class,
 )
 from crucible_kitchen.manifests.manifest import Manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
@@ -196,8 +196,4 @@ class Viewer:
 
 def _error_of(event: Event) -> CrucibleError:
     """The error that a run failed with, from its last event."""
-    kind = event.data.get("kind")
-    known = getattr(errors, kind) if kind in errors.__all__ else CrucibleError
-    found = known(what=str(event.data["error"]))
-    assert isinstance(found, CrucibleError)
-    return found
+    return error_class(str(event.data.get("kind")))(what=str(event.data["error"]))

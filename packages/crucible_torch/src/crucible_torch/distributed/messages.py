@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from crucible_ir import errors
-from crucible_ir.errors import CrucibleError, TrainError
+from crucible_ir.errors import CrucibleError, error_class
 from crucible_train.types import Datum, ModelInput, TensorData
 
 __all__ = ["Message", "data_of", "error_of", "told", "with_data"]
@@ -81,13 +80,11 @@ def told(error: BaseException) -> dict[str, str]:
 
 
 def error_of(value: Mapping[str, str], rank: int) -> CrucibleError:
-    """The error that another process told of; one that is none of ours becomes a TrainError."""
-    kind = getattr(errors, value["kind"], TrainError) if value["kind"] in errors.__all__ else TrainError
-    found = kind(
+    """The error that another process told of."""
+    found = error_class(value["kind"])(
         what=value["what"],
         where=value.get("where") or f"process {rank}",
         remedy=value.get("remedy") or "read the output of that process",
     )
-    assert isinstance(found, CrucibleError)
     found.add_note(f"process {rank} of the run")
     return found
