@@ -228,9 +228,7 @@ class LocalBackend:
         device = self._device()
         chosen = choose_dtype(device, dtype, self._settings.dtype)
         digest = self.model_digest(base_model)
-        return load_model(
-            files, digest=digest, device=device, dtype=chosen, shared=shared, portable=portable
-        )
+        return load_model(files, digest=digest, device=device, dtype=chosen, shared=shared, portable=portable)
 
     def _joined(self) -> Session:
         """This process among the others, which it joins when it is first needed."""

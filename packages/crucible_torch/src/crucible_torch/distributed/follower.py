@@ -14,8 +14,7 @@ from crucible_torch.distributed.link import Link
 from crucible_torch.distributed.messages import Message, data_of, told
 from crucible_torch.distributed.trainer import Elsewhere, ShardTrainer
 from crucible_torch.losses import find_loss
-from crucible_torch.packing import Example, MicroBatch, micro_batches, read_examples
-from crucible_torch.settings import EngineSettings
+from crucible_torch.packing import Example, read_examples
 from crucible_torch.trainer import Saved
 from crucible_train.ports import CustomLoss
 from crucible_train.types import AdamParams, Datum, ForwardBackwardOutput
@@ -32,9 +31,8 @@ class Follower:
     An error is answered, unless it left other processes waiting in the middle of something: that ends this one.
     """
 
-    def __init__(self, link: Link, settings: EngineSettings, open_client: Open) -> None:
+    def __init__(self, link: Link, open_client: Open) -> None:
         self._link = link
-        self._settings = settings
         self._open_client = open_client
         self._clients: dict[int, ShardTrainer] = {}
 
@@ -84,11 +82,11 @@ class Follower:
         values = command.values
         examples = self._examples(trainer, data_of(command))
         if values["op"] == "custom":
-            return _output(trainer.custom(self._packed(trainer, examples, None), self._asked))
+            return _output(trainer.custom(trainer.packed(examples, None), self._asked))
         loss, config = find_loss(values["loss"]), values["config"]
         if values["op"] == "forward":
-            return _output(trainer.forward(self._packed(trainer, examples, None), loss, config))
-        graded = self._packed(trainer, examples, loss.graded)
+            return _output(trainer.forward(trainer.packed(examples, None), loss, config))
+        graded = trainer.packed(examples, loss.graded)
         return _output(trainer.forward_backward(graded, loss, config))
 
     def _asked(self, data: Any, logprobs: Sequence[NDArray[np.float32]]) -> CustomLoss:
@@ -111,11 +109,6 @@ class Follower:
             [datum for _, datum in data], max_positions=model.max_positions, vocab_size=model.vocab_size
         )
         return [replace(example, index=place) for example, (place, _) in zip(read, data, strict=True)]
-
-    def _packed(
-        self, trainer: ShardTrainer, examples: Sequence[Example], graded: Callable[[Example], bool] | None
-    ) -> list[MicroBatch]:
-        return micro_batches(examples, self._settings.tokens_per_pass(trainer.model.device.type), graded)
 
 
 def _saved(values: Mapping[str, Any]) -> Saved:

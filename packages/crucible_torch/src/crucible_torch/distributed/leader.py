@@ -18,7 +18,7 @@ from crucible_torch.distributed.sharding import ShardedModel, balanced
 from crucible_torch.distributed.trainer import Elsewhere, ShardTrainer
 from crucible_torch.losses import Loss
 from crucible_torch.model import LoadedModel
-from crucible_torch.packing import Example, MicroBatch, micro_batches
+from crucible_torch.packing import Example, MicroBatch
 from crucible_torch.settings import EngineSettings
 from crucible_torch.trainer import Saved, checked
 from crucible_train.ports import CustomLoss, CustomLossFn
@@ -122,8 +122,7 @@ class LeadTrainer(ShardTrainer):
         return [[examples[place] for place in part] for part in parts]
 
     def _packed(self, share: Sequence[Example], loss: Loss | None) -> list[MicroBatch]:
-        budget = self._settings.tokens_per_pass(self.model.device.type)
-        return micro_batches(share, budget, None if loss is None else loss.graded)
+        return self.packed(share, None if loss is None else loss.graded)
 
     def _command(self, values: Mapping[str, Any]) -> None:
         self.link.tell_all(Message(values={**values, "client": self._client}))

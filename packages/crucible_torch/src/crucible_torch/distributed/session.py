@@ -74,7 +74,7 @@ class Session:
         Raises:
             ProcessLost: it is gone, or another process is.
         """
-        Follower(self._link, self._settings, self._follow_client).run()
+        Follower(self._link, self._follow_client).run()
         self._link.close()
 
     def close(self) -> None:

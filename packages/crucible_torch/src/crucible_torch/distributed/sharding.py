@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,7 @@ def shard(model: LoadedModel, mesh: DeviceMesh, *, open_copy: Callable[[], Loade
 
     module = model.module
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    layers = {str(name) for name in getattr(module, "_no_split_modules", None) or ()}
-    for part in [part for part in module.modules() if type(part).__name__ in layers]:
+    for part in list(_layers(module)):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for part in module.modules():
@@ -75,6 +74,15 @@ def shard(model: LoadedModel, mesh: DeviceMesh, *, open_copy: Callable[[], Loade
         mesh=mesh,
         open_copy=open_copy,
     )
+
+
+def _layers(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The decoder layers: what stands in a list, but not within another list."""
+    for child in module.children():
+        if isinstance(child, torch.nn.ModuleList):
+            yield from child
+        else:
+            yield from _layers(child)
 
 
 def _hidden(
@@ -106,5 +114,7 @@ def idle_batch(*, graded: bool) -> MicroBatch:
         tokens=np.zeros(1, dtype=np.int64),
         positions=np.zeros(1, dtype=np.int64),
         runs=(Run(0, 1, 1),),
+        branches=(),
+        spots=(),
         graded=graded,
     )

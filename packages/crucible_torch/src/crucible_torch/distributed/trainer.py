@@ -20,7 +20,8 @@ from crucible_torch.head import Coefficients
 from crucible_torch.losses import Loss
 from crucible_torch.memory import memory_errors
 from crucible_torch.optimizer import MOMENTS, gradient_norm
-from crucible_torch.packing import Example, MicroBatch
+from crucible_torch.packing import Example, MicroBatch, micro_batches
+from crucible_torch.seeding import backward_from
 from crucible_torch.settings import EngineSettings
 from crucible_torch.trainer import Saved, Trainer, no_gradients, not_finite
 from crucible_train.ports import CustomLoss, CustomLossFn
@@ -163,6 +164,17 @@ class ShardTrainer(Trainer):
         for grad, total in zip(grads.values(), flat.split(sizes), strict=True):
             grad.copy_(total.view_as(grad))
 
+    def packed(
+        self, examples: Sequence[Example], graded: Callable[[Example], bool] | None
+    ) -> list[MicroBatch]:
+        """This process's share of the examples as micro-batches."""
+        return micro_batches(
+            examples,
+            self._settings.tokens_per_pass(self.model.device.type),
+            graded,
+            share_prefixes=self._settings.share_prefixes,
+        )
+
     def _even(self, batches: Sequence[MicroBatch]) -> list[MicroBatch]:
         """As many batches with a gradient, and without, as the process has that has the most."""
         graded = [batch for batch in batches if batch.graded]
@@ -211,8 +223,8 @@ class ShardTrainer(Trainer):
         """Always: the others wait for this process's part in it."""
         if self.adapter is None:
             self.model.complete_gradients()
-        if step.states.requires_grad:
-            torch.autograd.backward(step.states, grads)
+        if grads is not None and step.states.requires_grad:
+            backward_from(step.states, grads)
         self.gradients.collect()
 
 
