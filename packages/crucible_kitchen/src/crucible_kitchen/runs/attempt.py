@@ -180,6 +180,7 @@ class Attempt:
                 "checkpoint_seq": source.seq if source else 0,
                 "step": source.point.step if source else 0,
                 "removed": [path.name for path in left],
+                "processes_before": self._before(),
             }
         type = EventType.RUN_STARTED if self._fresh else EventType.RUN_RESUMED
         event = self._log.append(type, data)
@@ -187,6 +188,12 @@ class Attempt:
         for path in left:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         self._tell(type, event.data)
+
+    def _before(self) -> int:
+        """How many processes took part in the attempt before this one."""
+        began = (EventType.RUN_STARTED, EventType.RUN_RESUMED)
+        found = [event.data.get("processes", 1) for event in self._run.events() if event.type in began]
+        return int(found[-1]) if found else self._processes
 
     async def _driven(self, prepared: Prepared, engine: Engine) -> Outcome:
         """Execute the plan while listening for signals; the adapters are closed, however it ends."""
@@ -204,6 +211,7 @@ class Attempt:
                 cancel_requested=CancelWatch(self._run, after=self._heard),
                 clock=time.monotonic,
                 resume=self._source.point if self._source else None,
+                processes=self._processes,
                 redact=self._run.settings.redact.text,
                 listeners=self._listeners,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,22 +142,25 @@ class Viewer:
         self._step: int | None = None
 
     def watch(self, job_id: str, listeners: tuple[Listener, ...]) -> RunRecord:
-        """Until the job is over; Ctrl-C cancels it, and the run can be resumed.
+        """Until the job is over; Ctrl-C or SIGTERM cancels it, and the run can be resumed.
 
         Raises:
-            InterruptedRun: Ctrl-C.
+            InterruptedRun: a signal came, or a process of the run is gone.
             CrucibleError: what the run failed with, or why the job ended before the run began.
         """
         self._job = job_id
         try:
-            while not self._launcher.wait(self._job, _LOOK_S).over:
-                self._tell(listeners)
+            with _sigterm_as_sigint():
+                self._until_over(listeners)
         except KeyboardInterrupt:
             self._launcher.cancel(self._job)
-            while not self._launcher.wait(self._job, _LOOK_S).over:
-                self._tell(listeners)
-        self._tell(listeners)
+            self._until_over(listeners)
         return self._outcome()
+
+    def _until_over(self, listeners: tuple[Listener, ...]) -> None:
+        while not self._launcher.wait(self._job, _LOOK_S).over:
+            self._tell(listeners)
+        self._tell(listeners)
 
     def _tell(self, listeners: tuple[Listener, ...]) -> None:
         events = self._run.events(self._seen)
@@ -192,6 +197,19 @@ class Viewer:
             where="launcher",
             remedy=f"look into {self._run.path / 'worker.log'}",
         )
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt inside the block, where signals are heard at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _error_of(event: Event) -> CrucibleError:
