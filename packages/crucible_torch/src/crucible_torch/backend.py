@@ -92,7 +92,6 @@ class LocalBackend:
             deterministic=exact,
             exact_resume=exact,
             digests_content=True,
-            distributed=True,
         )
 
     def check(self, spec: TrainingSpec) -> None:

@@ -23,6 +23,7 @@ from crucible_ir import (
 )
 from crucible_kitchen.manifests.manifest import Manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
+from crucible_kitchen.plugins.loading import load_adapter
 from crucible_kitchen.runs.attempt import InterruptedRun, Listener
 from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.home import HOME_VARIABLE, Home
@@ -84,10 +85,11 @@ def require_distributed(ports: ManifestPorts, processes: int) -> None:
     """
     if processes == 1:
         return
-    engine = ports.get("training_backend").capabilities() if "training_backend" in ports.names() else None
-    if engine is None or not engine.distributed:
+    choice = ports.manifest.ports.get("training_backend")
+    name = choice.adapter if choice else "none"
+    if choice is None or not hasattr(load_adapter("training_backend", name)[1], "follow"):
         raise ConfigError(
-            what=f"processes = {processes}, but the backend {engine.name if engine else 'none'!r} trains in one",
+            what=f"processes = {processes}, but the backend {name!r} trains in one",
             where="nproc",
             remedy="leave it out, or choose a manifest with the local engine",
         )

@@ -21,8 +21,6 @@ class BackendCapabilities:
 
     ``digests_content`` says that ``TrainingBackend.model_digest`` is of weights, not of a name: what was computed with
     them may be kept under it.
-    A ``distributed`` engine trains in several processes that torchrun has started: in all but the first, ``follows`` is
-    true and ``follow()`` takes part in the work of the first until that one closes its engine.
     """
 
     name: str
@@ -36,7 +34,6 @@ class BackendCapabilities:
     deterministic: bool = False
     exact_resume: bool = False
     digests_content: bool = False
-    distributed: bool = False
     max_length: int | None = None
 
 
@@ -56,7 +53,11 @@ class TrainingSpec:
 
 @runtime_checkable
 class TrainingBackend(Protocol):
-    """An engine over which many clients share one loaded base model."""
+    """An engine over which many clients share one loaded base model.
+
+    One that trains in several processes, which torchrun has started, has two members more: in all processes but the
+    first ``follows`` is true, and ``follow()`` takes part in the work of the first until that one closes its engine.
+    """
 
     def capabilities(self) -> BackendCapabilities:
         """What this engine can promise; cheap, loads nothing heavy."""
