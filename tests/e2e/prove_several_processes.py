@@ -34,6 +34,7 @@ SETTINGS = [
     "sample_prompts=0",
     "data.eval_limit=8",
 ]
+pytestmark = pytest.mark.timeout(3600)
 KINDS = {"lora": ["lora_rank=8"], "full": ["lora_rank=null", "learning_rate=1e-4"]}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -203,6 +203,7 @@ def test_an_error_of_any_process_is_told_as_by_one_and_the_next_call_goes_throug
 # --- the parts -----------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 500), max_size=40), st.integers(1, 8))
 def test_shares_hold_every_example_once_and_differ_by_no_more_than_the_longest(
     lengths: list[int], parts: int
