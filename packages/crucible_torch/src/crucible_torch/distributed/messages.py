@@ -31,7 +31,8 @@ class Message:
         """As one safetensors file, the JSON being one of its arrays."""
         header = np.frombuffer(json.dumps(dict(self.values)).encode(), dtype=np.uint8)
         tensors = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        return save({_HEADER: header, **tensors})
+        raw: bytes = save({_HEADER: header, **tensors})
+        return raw
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Message:
