@@ -181,6 +181,9 @@ class Trainer:
             return self.model.own_copy(), None
         return self.model, self.adapter.copy()
 
+    def drop(self) -> None:
+        """Give up what others hold for this trainer; alone, it holds everything itself."""
+
     @contextmanager
     def _call(self) -> Iterator[None]:
         """Gradients made inside count only if the block ends well."""

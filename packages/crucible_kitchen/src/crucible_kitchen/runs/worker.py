@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -104,15 +103,13 @@ def detach(
 
 
 def follow(run: RunFolder, home: Home) -> None:
-    """Take part in the training of the process that has ``run``, until it ends; that one alone hears signals.
+    """Take part in the training of the process that has ``run``, until it ends.
 
     Raises:
         CrucibleError: the engine cannot be made, or another process is gone.
     """
     ports = ManifestPorts(run.manifest(), home=home.root, environ=os.environ)
     engine = ports.get("training_backend")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     try:
         engine.follow()
     finally:

@@ -94,6 +94,12 @@ class Link:
             CrucibleError: what another process said before it ended.
             ProcessLost: another process is gone, or did not answer in time.
         """
+        if self.broken:
+            raise ProcessLost(
+                what="the processes of the run are out of step after an error",
+                where=f"process {self.world.rank} of {self.world.size}",
+                remedy="go on from the last checkpoint",
+            )
         try:
             yield
         except CrucibleError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from typing import Any, Protocol
@@ -69,13 +72,14 @@ class Session:
         return LeadTrainer(model, adapter, self._settings, self._link, client=client)
 
     def follow(self) -> None:
-        """Do what the first process says, until it closes.
+        """Do what the first process says, until it closes; that one alone hears SIGINT and SIGTERM.
 
         Raises:
             ProcessLost: it is gone, or another process is.
         """
-        Follower(self._link, self._follow_client).run()
-        self._link.close()
+        with _deaf():
+            Follower(self._link, self._follow_client).run()
+            self._link.close()
 
     def close(self) -> None:
         """Let the others go; closing twice is harmless."""
@@ -108,3 +112,15 @@ class Session:
             self._link.mesh,
             open_copy=lambda: self._load(base_model, dtype, shared=shared),
         )
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore what a terminal or torchrun sends to all processes: the first decides what becomes of it."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
