@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crucible_ir import (
     BackendRef,
@@ -62,7 +63,7 @@ def launch_of(manifest: Manifest, processes: int) -> Launch | None:
 def launch_again(run: RunFolder, launcher: str | None, processes: int | None) -> Launch | None:
     """As the run was started last, except for what is given; None if that needs no launcher."""
     found = [event.data for event in run.events() if event.type == LAUNCHED]
-    before = found[-1] if found else {"launcher": None, "processes": 1}
+    before: Mapping[str, Any] = found[-1] if found else {"launcher": None, "processes": 1}
     chosen, number = launcher or before["launcher"], processes or int(before["processes"])
     if launcher is None and number == 1 and chosen in (None, "local"):
         return None

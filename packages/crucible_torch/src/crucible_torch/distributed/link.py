@@ -38,9 +38,10 @@ class Link:
         self.broken = False
         limit = timedelta(seconds=timeout_s)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        exported: Any = dist  # some of its names are not declared as such
         with self.trouble():
-            store, _, _ = next(iter(dist.rendezvous("env://", timeout=limit)))
-            self._words = dist.PrefixStore("crucible", store)
+            store, _, _ = next(iter(exported.rendezvous("env://", timeout=limit)))
+            self._words = exported.PrefixStore("crucible", store)
             dist.init_process_group(
                 backend, store=store, rank=world.rank, world_size=world.size, timeout=limit
             )

@@ -116,8 +116,9 @@ class ShardTrainer(Trainer):
         if self.adapter is not None:
             super().restore(saved)
             return
-        from torch.distributed import checkpoint
+        import torch.distributed.checkpoint
 
+        checkpoint: Any = torch.distributed.checkpoint  # its names are not declared as exported
         wanted = dict(self.weights.masters)
         if saved.moments is None:
             self.optimizer.reset()
@@ -161,7 +162,7 @@ class ShardTrainer(Trainer):
         flat = torch.cat([grad.reshape(-1) for grad in grads.values()])
         self.link.sum(flat)
         sizes = [grad.numel() for grad in grads.values()]
-        for grad, total in zip(grads.values(), flat.split(sizes), strict=True):
+        for grad, total in zip(grads.values(), torch.split(flat, sizes), strict=True):
             grad.copy_(total.view_as(grad))
 
     def packed(
