@@ -128,13 +128,14 @@ class RayLauncher:
         self._connected = None
 
     def _asked(self, method: str, *words: Any, **settings: Any) -> Any:
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
         try:
             if self._connected is None:
                 self._connected = JobSubmissionClient(self._address, headers=self._headers)
             return getattr(self._connected, method)(*words, **settings)
-        except (RuntimeError, ConnectionError) as error:
+        except (RuntimeError, ConnectionError, RayError) as error:
             said = str(error).strip()
             if "does not exist" in said or "404" in said:
                 raise NotFoundError(
