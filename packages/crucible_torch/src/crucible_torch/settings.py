@@ -26,7 +26,8 @@ class EngineSettings:
     were read, for each base model; 0 keeps nothing. ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
     ``share_prefixes`` computes what several examples of a pass begin with once.
-    ``local_files_only`` never asks the hub.
+    ``local_files_only`` never asks the hub. ``peer_timeout_s``: where several processes train together, one that
+    does not answer for so long is lost.
 
     Raises:
         ConfigError: a value outside its range.
@@ -42,6 +43,7 @@ class EngineSettings:
     logprobs_at: LogprobsAt = "weighted"
     share_prefixes: bool = True
     local_files_only: bool = False
+    peer_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -56,6 +58,12 @@ class EngineSettings:
                 what=f"prefix_cache_mb = {self.prefix_cache_mb}",
                 where="local engine: prefix_cache_mb",
                 remedy="give a number of 2^20 bytes, or 0 to keep nothing",
+            )
+        if self.peer_timeout_s <= 0:
+            raise ConfigError(
+                what=f"peer_timeout_s = {self.peer_timeout_s}",
+                where="local engine: peer_timeout_s",
+                remedy="give a number of seconds above 0",
             )
 
     def tokens_per_pass(self, device: str) -> int:
