@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from crucible_ir.refs import CheckpointRef
 from crucible_torch.checkpoint import list_checkpoints, read_checkpoint
 from crucible_torch.location import ModelFiles, locate, locate_weights, model_digest
 from crucible_torch.losses import LOSSES
-from crucible_torch.settings import DeviceName, DTypeName, EngineSettings, LogprobsAt
+from crucible_torch.settings import NARROWEST, DeviceName, DTypeName, EngineSettings, LogprobsAt
 from crucible_torch.support import check_support
 from crucible_torch.worker import Worker
 from crucible_train.ports import (
@@ -46,7 +46,7 @@ class LocalBackend:
         dtype: DTypeName = "auto",
         num_threads: int | None = None,
         micro_batch_tokens: int | None = None,
-        head_rows: int = 1024,
+        head_rows: int | None = None,
         max_sample_rows: int | None = None,
         logprobs_at: LogprobsAt = "weighted",
         share_prefixes: bool = True,
@@ -171,13 +171,34 @@ class LocalBackend:
             torch.set_num_threads(self._settings.num_threads)
         return choose_device(self._settings.device)
 
+    def _wish(self, base_model: str, dtype: str, run: Path | None = None) -> str:
+        """The first dtype that is named: by the caller, these settings, the folder of the run, a measurement.
+
+        Without a run, a base that is loaded already is taken as it is.
+        """
+        named = next((wish for wish in (dtype, self._settings.dtype) if wish != "auto"), "auto")
+        files = self._locate(base_model)
+        width = files.config.get("hidden_size") or files.config.get("n_embd") or 0
+        if named != "auto" or self._device().type != "cpu" or width < NARROWEST:
+            return named
+        from crucible_torch.precision import gains_from_bfloat16, remembered
+
+        def choose() -> Literal["float32", "bfloat16"]:
+            return "bfloat16" if gains_from_bfloat16(width) else "float32"
+
+        if run is not None:
+            return remembered(run, choose)
+        digest = self.model_digest(base_model)
+        loaded = [name.removeprefix("torch.") for known, name in self._bases if known == digest]
+        return loaded[0] if loaded else choose()
+
     def _load(self, base_model: str, dtype: str, *, shared: bool, portable: bool = False) -> LoadedModel:
         from crucible_torch.model import choose_dtype, load_model
 
         files = self._locate(base_model)
         check_support(files, None)
         device = self._device()
-        chosen = choose_dtype(device, dtype, self._settings.dtype)
+        chosen = choose_dtype(device, dtype)
         digest = self.model_digest(base_model)
         key = (digest, str(chosen))
         if not shared:
@@ -193,7 +214,8 @@ class LocalBackend:
         from crucible_torch.trainer import Trainer
         from crucible_torch.training_client import TorchTrainingClient
 
-        model = self._load(spec.base_model, spec.dtype, shared=spec.lora is not None)
+        dtype = self._wish(spec.base_model, spec.dtype, spec.checkpoint_dir)
+        model = self._load(spec.base_model, dtype, shared=spec.lora is not None)
         adapter = None
         if spec.lora is not None:
             seed = spec.seed if spec.lora.seed is None else spec.lora.seed
@@ -211,7 +233,7 @@ class LocalBackend:
 
         adapter = None
         if weights is None:
-            model = self._load(base_model, "auto", shared=True)
+            model = self._load(base_model, self._wish(base_model, "auto"), shared=True)
         else:
             from crucible_torch.export import load_weights
             from crucible_torch.saving import adapter_from, require_base

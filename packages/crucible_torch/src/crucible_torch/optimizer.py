@@ -30,9 +30,11 @@ class AdamW:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, grads: Mapping[str, torch.Tensor], params: AdamParams) -> float:
-        """Clip ``grads`` (in place), apply them, and return their norm before clipping."""
-        norm = gradient_norm(grads)
+    def step(
+        self, grads: Mapping[str, torch.Tensor], params: AdamParams, *, norm: float | None = None
+    ) -> float:
+        """Clip ``grads`` (in place), apply them, and return their norm before clipping, which may be known."""
+        norm = gradient_norm(grads) if norm is None else norm
         ordered = [grads[name] for name in self._masters]
         if params.grad_clip_norm > 0:
             torch._foreach_mul_(ordered, min(1.0, params.grad_clip_norm / (norm + 1e-6)))

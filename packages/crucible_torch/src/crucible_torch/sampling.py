@@ -64,7 +64,7 @@ class _Batch:
 
     def __init__(self, model: LoadedModel, settings: EngineSettings) -> None:
         self._model = model
-        self._head_rows = settings.head_rows
+        self._head_rows = settings.rows_of_logits(model.vocab_size)
         self._max_rows = settings.rows_at_once(model.device.type)
         self._max_tokens = settings.tokens_per_pass(model.device.type)
         self._waiting: deque[Running] = deque()
