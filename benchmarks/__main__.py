@@ -13,9 +13,10 @@ from benchmarks.distillation import WORKLOAD as DISTILLATION
 from benchmarks.preference import WORKLOAD as PREFERENCE
 from benchmarks.reinforcement import WORKLOAD as REINFORCEMENT
 from benchmarks.sft import WORKLOAD as SFT
+from benchmarks.vocabulary import WORKLOAD as VOCABULARY
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (SFT, PREFERENCE, REINFORCEMENT, DISTILLATION)
+    workload.name: workload for workload in (SFT, VOCABULARY, PREFERENCE, REINFORCEMENT, DISTILLATION)
 }
 
 

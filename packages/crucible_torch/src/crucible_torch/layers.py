@@ -117,7 +117,12 @@ class AdaptedLinear(nn.Module):
 
 
 def together(layers: Sequence[nn.Module], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What each of the layers makes of the same x, [..., in] to [..., out]; adapted ones in one node."""
+    """What each of the layers makes of the same x, [..., in] to [..., out]; with a graph, adapted ones in one node.
+
+    Without a graph each has its products for itself: how they are split among threads must not depend on rows.
+    """
+    if not torch.is_grad_enabled():
+        return tuple(layer(x) for layer in layers)
     adapted = tuple(layer for layer in layers if isinstance(layer, AdaptedLinear))
     pairs = [layer.active.pairs.get(layer.path) for layer in adapted]
     found = [pair for pair in pairs if pair is not None]
