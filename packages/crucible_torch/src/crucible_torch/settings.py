@@ -14,7 +14,7 @@ DTypeName = Literal["auto", "float32", "bfloat16"]
 LogprobsAt = Literal["weighted", "all"]
 NARROWEST = 256
 """Hidden width below which a model is computed in float32 on a CPU without measuring."""
-_LOGIT_BYTES = 192 * 2**20
+_LOGIT_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class EngineSettings:
     its checkpoint folder and used again. A spec's own dtype goes first.
     ``num_threads`` None leaves torch's own choice. ``micro_batch_tokens`` bounds the tokens of one packed
     forward pass (None: 4,096 on a CPU, 16,384 on a GPU); a longer example is a pass of its own.
-    ``head_rows`` bounds the positions whose logits exist at once (None: what 192 MiB hold in float32 beside
+    ``head_rows`` bounds the positions whose logits exist at once (None: what 128 MiB hold in float32 beside
     bfloat16, at most 1,024), ``max_sample_rows`` the sequences that are
     sampled at once (None: 64 on a CPU, 256 on a GPU). ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
