@@ -68,7 +68,7 @@ class _LowRank(torch.autograd.Function):
         through = torch.empty_like(down)
         for grad, up, part in zip(rows, ups, _parts(through, ups), strict=True):
             torch.mm(grad, up, out=part)
-        of_a = (through.t() @ flat).float().mul_(ctx.scale).split([up.shape[1] for up in ups])
+        of_a = (through.t() @ flat).float().mul_(ctx.scale).split_with_sizes([up.shape[1] for up in ups])
         of_b = [
             (grad.t() @ part).float().mul_(ctx.scale)
             for grad, part in zip(rows, _parts(down, ups), strict=True)
@@ -84,7 +84,7 @@ class _LowRank(torch.autograd.Function):
 
 def _parts(columns: torch.Tensor, ups: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """Columns of each layer's rank."""
-    return columns.split([up.shape[1] for up in ups], dim=1)
+    return columns.split_with_sizes([up.shape[1] for up in ups], dim=1)
 
 
 class AdaptedLinear(nn.Module):
