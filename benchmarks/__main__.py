@@ -14,9 +14,11 @@ from benchmarks.preference import WORKLOAD as PREFERENCE
 from benchmarks.reinforcement import WORKLOAD as REINFORCEMENT
 from benchmarks.sampling import WORKLOAD as SAMPLING
 from benchmarks.sft import WORKLOAD as SFT
+from benchmarks.vocabulary import WORKLOAD as VOCABULARY
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (SFT, PREFERENCE, REINFORCEMENT, DISTILLATION, SAMPLING)
+    workload.name: workload
+    for workload in (SFT, VOCABULARY, PREFERENCE, REINFORCEMENT, DISTILLATION, SAMPLING)
 }
 
 
@@ -69,6 +71,19 @@ def _run(options: argparse.Namespace) -> None:
     print(json.dumps(rows, indent=2) if options.json else report.table(workload, rows))
 
 
+def _report(names: Sequence[str]) -> None:
+    """Tables and pictures of the workloads that were named, or of all that have figures."""
+    if unknown := sorted(set(names) - set(WORKLOADS)):
+        raise Failure(f"no workload is named {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    for workload in (WORKLOADS[name] for name in names or WORKLOADS):
+        rows = report.load(workload)
+        if rows:
+            report.put_table(workload, rows)
+            report.put_picture(workload, rows)
+        elif names:
+            raise Failure(f"{workload.name} has no figures; python -m benchmarks run {workload.name}")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a verb; 1 and a sentence where it cannot."""
     options = _parser().parse_args(arguments)
@@ -80,8 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         elif options.verb == "run":
             _run(options)
         else:
-            for name in options.workload or sorted(WORKLOADS):
-                report.put_table(WORKLOADS[name], report.load(WORKLOADS[name]))
+            _report(options.workload)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

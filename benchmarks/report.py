@@ -14,10 +14,17 @@ from benchmarks.contest import Failure, Outcome, Workload
 from benchmarks.neighbours import ROOT
 from benchmarks.ratio import Ratio, ratio_of
 
-__all__ = ["GUIDE", "RESULTS", "document", "load", "put_table", "save", "summary", "table"]
+__all__ = ["GUIDE", "PICTURES", "RESULTS", "load", "put_picture", "put_table", "save", "summary", "table"]
 
 RESULTS = ROOT / "benchmarks" / "results"
 GUIDE = ROOT / "docs" / "performance.md"
+
+PICTURES = ROOT / "docs" / "pictures"
+_WORDS = {
+    "peak_rss_mb": "peak memory, MB",
+    "head_adds_mb": "output layer adds, MB",
+    "tokens_per_s": "tokens per second of wall time",
+}
 
 Row = dict[str, Any]
 
@@ -57,11 +64,6 @@ def summary(workload: Workload, outcome: Outcome) -> Row:
     return row
 
 
-def document(rows: Sequence[Row]) -> dict[str, Any]:
-    """Rows with the commit and the machine they belong to."""
-    return {"commit": _git("rev-parse", "HEAD"), "machine": _machine(), "rows": list(rows)}
-
-
 def save(workload: Workload, rows: Sequence[Row]) -> Path:
     """Put rows in place of those of the same case and threads; the others stay, each with its own commit."""
     path = RESULTS / f"{workload.name}.json"
@@ -85,7 +87,7 @@ def table(workload: Workload, rows: Sequence[Row]) -> str:
     others = list(workload.goals)
     head = ["case", "threads", f"ours, {workload.unit}"]
     head += [f"ours / {name}" if workload.more_is_better else f"{name} / ours" for name in others]
-    head += ["goal", "loss within its band"]
+    head += ["goal", *(_WORDS.get(key, key) for key in workload.also), "loss within its band"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         ratios = [_ratio(row["ratios"].get(name)) for name in others]
@@ -93,7 +95,8 @@ def table(workload: Workload, rows: Sequence[Row]) -> str:
         guard = row.get("guard")
         told = "–" if guard is None else f"{'yes' if guard['within'] else 'NO'} (±{guard['band']:.0%})"
         first = f"{row['medians']['ours']:,.4g}"
-        lines.append([row["case"], str(row["threads"]), first, *ratios, goal, told])
+        also = [_each(row["also"].get(key, {})) for key in workload.also]
+        lines.append([row["case"], str(row["threads"]), first, *ratios, goal, *also, told])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -110,6 +113,44 @@ def put_table(workload: Workload, rows: Sequence[Row], guide: Path = GUIDE) -> N
     if not opened or not closed:
         raise Failure(f"{guide} has no markers {begin} and {end}")
     _replace(guide, f"{before}{begin}\n\n{table(workload, rows)}\n\n{end}{after}")
+
+
+def put_picture(workload: Workload, rows: Sequence[Row], folder: Path = PICTURES) -> Path:
+    """Draw how ours compares with each other contestant, as a bar with its spread.
+
+    Raises:
+        Failure: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise Failure("matplotlib is not installed; uv sync --all-packages --group benchmarks") from error
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    bars = [
+        (f"{row['case']}, {row['threads']} thread(s), {name}", ratio)
+        for row in reversed(rows)
+        for name, ratio in row["ratios"].items()
+    ]
+    with matplotlib.rc_context({"svg.hashsalt": workload.name, "font.size": 8}):
+        figure, axes = pyplot.subplots(figsize=(7, 0.6 + 0.3 * len(bars)), layout="constrained")
+        middles = [ratio["of_medians"] for _, ratio in bars]
+        spread = [
+            [max(0.0, ratio["of_medians"] - ratio["lowest"]) for _, ratio in bars],
+            [max(0.0, ratio["highest"] - ratio["of_medians"]) for _, ratio in bars],
+        ]
+        axes.barh([label for label, _ in bars], middles, xerr=spread, height=0.6, color="#4c78a8")
+        axes.axvline(1.0, color="black", linewidth=0.8)
+        axes.set_xlabel(f"{workload.title}: how many times better ours is")
+        path = folder / f"{workload.name}.svg"
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
+    return path
+
+
+def _each(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.0f}" for name, value in found.items()) or "–"
 
 
 def _ratio(found: Mapping[str, float] | None) -> str:

@@ -22,9 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import neighbours
+from benchmarks.bare_engine import yardstick
 from benchmarks.contest import Case, Guard, Workload
 
-__all__ = ["WORKLOAD", "cases", "conversations", "main", "model_folder", "train"]
+__all__ = [
+    "BAND",
+    "WORKLOAD",
+    "cases",
+    "conversations",
+    "main",
+    "model_folder",
+    "parsed",
+    "run",
+    "tell",
+    "train",
+    "yardstick",
+]
 
 SIZES = ("5m", "30m", "120m")
 MODES = ("lora", "full")
@@ -75,23 +88,13 @@ WORKLOAD = Workload(
 
 def conversations() -> list[Encoded]:
     """Token ids of 400 conversations with 1 where an assistant speaks, as the floor reads them."""
-    return list(
-        _yardstick().encode_conversations(_yardstick().conversations(2000), _yardstick().tokenizer(), 400)
-    )
+    common = yardstick()
+    return list(common.encode_conversations(common.conversations(2000), common.tokenizer(), 400))
 
 
 def model_folder(size: str) -> Path:
     """The checkpoint with random weights that the floor and the peer read."""
-    return Path(_yardstick().model_dir(size))
-
-
-def _yardstick() -> Any:
-    folder = str(neighbours.floor_folder())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    import common  # type: ignore[import-not-found]
-
-    return common
+    return Path(yardstick().model_dir(size))
 
 
 def _datums(examples: Sequence[Encoded]) -> list[Any]:
@@ -151,8 +154,8 @@ def train(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def main(arguments: Sequence[str]) -> int:
-    """One run of ours; its figures are the last line."""
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options of one run of ours."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("who", choices=("ours",))
     parser.add_argument("--size", default="5m")
@@ -162,9 +165,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--warm", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=None)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """One run of ours in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        print("JSON " + json.dumps(train(options, Path(folder))))
+        return train(options, Path(folder))
+
+
+def tell(figures: dict[str, Any]) -> None:
+    """Print figures as the one who started this process reads them."""
+    print("JSON " + json.dumps(figures))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One run of ours; its figures are the last line."""
+    tell(run(parsed(arguments)))
     return 0
 
 

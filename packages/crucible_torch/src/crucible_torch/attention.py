@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from crucible_ir.errors import TrainError
+from crucible_torch.nodes import causal_attention
 from crucible_torch.packing import Branch, Run
 
 __all__ = ["ATTENTION_NAME", "PackedPlan", "RowPlan", "attend", "register_attention"]
@@ -138,15 +139,13 @@ def _run(run: Run, part: Sequence[torch.Tensor], settings: tuple[float | None, i
 def _plain(part: Sequence[torch.Tensor], mask: torch.Tensor | None, scaling: float | None) -> torch.Tensor:
     """Attention of stacked sequences, causal without a mask, into [count · length, heads, head_dim]."""
     query, key, value = part
-    out = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+    if mask is None:
+        out = causal_attention(query, key, value, scaling)
+    else:
+        shared = query.shape[1] != key.shape[1]
+        out = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared
+        )
     return out.transpose(1, 2).reshape(-1, out.shape[1], out.shape[3])
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from crucible_ir.errors import ConflictError
 from crucible_ir.refs import CheckpointRef
@@ -13,7 +14,7 @@ from crucible_torch.checkpoint import list_checkpoints, read_checkpoint
 from crucible_torch.distributed.world import World
 from crucible_torch.location import ModelFiles, locate, locate_weights, model_digest
 from crucible_torch.losses import LOSSES
-from crucible_torch.settings import DeviceName, DTypeName, EngineSettings, LogprobsAt
+from crucible_torch.settings import NARROWEST, DeviceName, DTypeName, EngineSettings, LogprobsAt
 from crucible_torch.support import check_support
 from crucible_torch.worker import Worker
 from crucible_train.ports import (
@@ -51,7 +52,7 @@ class LocalBackend:
         dtype: DTypeName = "auto",
         num_threads: int | None = None,
         micro_batch_tokens: int | None = None,
-        head_rows: int = 1024,
+        head_rows: int | None = None,
         max_sample_rows: int | None = None,
         prefix_cache_mb: int = 512,
         logprobs_at: LogprobsAt = "weighted",
@@ -211,12 +212,35 @@ class LocalBackend:
             torch.cuda.set_device(device)
         return device
 
+    def _wish(self, base_model: str, dtype: DTypeName, run: Path | None = None) -> DTypeName:
+        """The first dtype that is named: by the caller, these settings, the folder of the run, a measurement.
+
+        Without a run, a base that is loaded already is taken as it is.
+        """
+        named = self._settings.dtype if dtype == "auto" else dtype
+        files = self._locate(base_model)
+        width = files.config.get("hidden_size") or files.config.get("n_embd") or 0
+        if named != "auto" or self._device().type != "cpu" or width < NARROWEST:
+            return named
+        from crucible_torch.precision import gains_from_bfloat16, remembered
+
+        def choose() -> Literal["float32", "bfloat16"]:
+            return "bfloat16" if gains_from_bfloat16(width) else "float32"
+
+        if run is not None:
+            return remembered(run, choose)
+        digest = self.model_digest(base_model)
+        loaded = [name for known, name in self._bases if known == digest]
+        if not loaded:
+            return choose()
+        return "bfloat16" if loaded[0] == "torch.bfloat16" else "float32"
+
     def _load(self, base_model: str, dtype: str, *, shared: bool, portable: bool = False) -> LoadedModel:
         if not shared:
             return self._read(base_model, dtype, shared=False, portable=portable)
         from crucible_torch.model import choose_dtype
 
-        key = (self.model_digest(base_model), str(choose_dtype(self._device(), dtype, self._settings.dtype)))
+        key = (self.model_digest(base_model), str(choose_dtype(self._device(), dtype)))
         if key not in self._bases:
             self._bases[key] = self._read(base_model, dtype, shared=True)
         return self._bases[key]
@@ -227,7 +251,7 @@ class LocalBackend:
         files = self._locate(base_model)
         check_support(files, None)
         device = self._device()
-        chosen = choose_dtype(device, dtype, self._settings.dtype)
+        chosen = choose_dtype(device, dtype)
         digest = self.model_digest(base_model)
         return load_model(files, digest=digest, device=device, dtype=chosen, shared=shared, portable=portable)
 
@@ -242,12 +266,13 @@ class LocalBackend:
         return self._session
 
     def _trainer(self, spec: TrainingSpec) -> Trainer:
+        dtype = self._wish(spec.base_model, spec.dtype, spec.checkpoint_dir)
         if not self._world.alone:
-            return self._joined().lead(spec)
+            return self._joined().lead(replace(spec, dtype=dtype))
         from crucible_torch.adapter import fresh_adapter
         from crucible_torch.trainer import Trainer
 
-        model = self._load(spec.base_model, spec.dtype, shared=spec.lora is not None)
+        model = self._load(spec.base_model, dtype, shared=spec.lora is not None)
         adapter = None
         if spec.lora is not None:
             seed = spec.seed if spec.lora.seed is None else spec.lora.seed
@@ -270,7 +295,7 @@ class LocalBackend:
 
         adapter = None
         if weights is None:
-            model = self._load(base_model, "auto", shared=True)
+            model = self._load(base_model, self._wish(base_model, "auto"), shared=True)
         else:
             from crucible_torch.export import load_weights
             from crucible_torch.saving import adapter_from, require_base

@@ -1,9 +1,9 @@
 """Decoders of the Llama family (Llama, Mistral, Qwen2, Qwen3) in torch alone.
 
 Modules, parameter names and the order of operations are those of transformers' classes, so that weights fit
-and results are the same bits; what is left out is importing those classes, which costs several times what
-torch costs. References: Touvron et al. 2023 (Llama), Su et al. 2021 (rotary positions), Shazeer 2020 (SwiGLU),
-Zhang & Sennrich 2019 (RMSNorm), Ainslie et al. 2023 (grouped queries).
+and results are the same bits, gradients the same up to rounding; what is left out is importing those classes,
+which costs several times what torch costs. References: Touvron et al. 2023 (Llama), Su et al. 2021 (rotary
+positions), Shazeer 2020 (SwiGLU), Zhang & Sennrich 2019 (RMSNorm), Ainslie et al. 2023 (grouped queries).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch.nn.functional import silu
 
 from crucible_torch.attention import attend
 from crucible_torch.decoder_shape import DecoderShape, Rope
+from crucible_torch.layers import together
+from crucible_torch.nodes import normalised, turned
 
 __all__ = ["Decoder", "DecoderConfig"]
 
@@ -144,11 +146,12 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """[rows, tokens, width] to the same."""
         split = (*states.shape[:-1], -1, self.head_dim)
-        query, key = self.q_proj(states).view(split), self.k_proj(states).view(split)
+        layers = self.q_proj, self.k_proj, self.v_proj
+        query, key, value = (t.view(split) for t in together(layers, states))
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
-        value = self.v_proj(states).view(split).transpose(1, 2)
-        query, key = (_turned(t.transpose(1, 2), turns) for t in (query, key))
+        query, key = (turned(t.transpose(1, 2), turns) for t in (query, key))
+        value = value.transpose(1, 2)
         out, _ = attend(
             self, query, key, value, None, scaling=self.scaling, sliding_window=self.window, **plan
         )
@@ -168,7 +171,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., width] to the same."""
-        out: torch.Tensor = self.down_proj(silu(self.gate_proj(states)) * self.up_proj(states))
+        gate, up = together((self.gate_proj, self.up_proj), states)
+        out: torch.Tensor = self.down_proj(silu(gate) * up)
         return out
 
 
@@ -182,17 +186,7 @@ class Norm(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., width] to the same."""
-        exact = states.float()
-        exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * exact.to(states.dtype)
-
-
-def _turned(states: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotate [rows, heads, tokens, head_dim] by the angles of its positions."""
-    cosine, sine = turns
-    half = states.shape[-1] // 2
-    crossed = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-    return (states * cosine) + (crossed * sine)
+        return normalised(states, self.weight, self.eps)
 
 
 def _frequencies(rope: Rope, width: int) -> torch.Tensor:

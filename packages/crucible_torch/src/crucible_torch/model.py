@@ -142,13 +142,12 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def choose_dtype(device: torch.device, *wishes: str) -> torch.dtype:
-    """The first wish that is not "auto"; else float32 on a CPU and bfloat16 on a GPU that has it."""
-    chosen = next((wish for wish in wishes if wish != "auto"), "auto")
-    if chosen == "auto":
+def choose_dtype(device: torch.device, wish: str) -> torch.dtype:
+    """The dtype that is wished for; "auto" is float32 on a CPU and bfloat16 on a GPU that has it."""
+    if wish == "auto":
         gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        chosen = "bfloat16" if gpu else "float32"
-    return torch.bfloat16 if chosen == "bfloat16" else torch.float32
+        wish = "bfloat16" if gpu else "float32"
+    return torch.bfloat16 if wish == "bfloat16" else torch.float32
 
 
 def load_model(

@@ -61,7 +61,7 @@ class _Batch:
 
     def __init__(self, model: Inference, settings: EngineSettings) -> None:
         self._model = model
-        self._head_rows = settings.head_rows
+        self._head_rows = settings.rows_of_logits(model.model.vocab_size)
         device = model.model.device.type
         self._max_rows = settings.rows_at_once(device)
         self._max_tokens = settings.tokens_per_pass(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from crucible_torch.head import Coefficients, pieces_of, score
 from crucible_torch.losses import Loss
 from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
-from crucible_torch.optimizer import AdamW
+from crucible_torch.optimizer import AdamW, gradient_norm
 from crucible_torch.packing import Example, MicroBatch, Rows, rows_of, weighted_positions
 from crucible_torch.seeding import backward_from
 from crucible_torch.settings import EngineSettings
@@ -70,6 +71,7 @@ class Trainer:
         self.model = model
         self.adapter = adapter
         self._settings = settings
+        self._head_rows = settings.rows_of_logits(model.vocab_size)
         leaves = dict(model.module.named_parameters()) if adapter is None else named_tensors(adapter.pairs)
         self.weights = TrainableWeights(leaves)
         self.gradients = Gradients(self.weights)
@@ -151,10 +153,12 @@ class Trainer:
         grads = self.gradients.take()
         if not grads:
             raise no_gradients()
-        if not all(bool(torch.isfinite(grad).all()) for grad in grads.values()):
-            name = next(n for n, grad in grads.items() if not bool(torch.isfinite(grad).all()))
-            raise not_finite(name)
-        norm = self.optimizer.step(grads, params)
+        norm = gradient_norm(grads)
+        if not math.isfinite(norm):  # a sum of finite squares may be too large too
+            name = next((n for n, grad in grads.items() if not bool(torch.isfinite(grad).all())), None)
+            if name is not None:
+                raise not_finite(name)
+        self.optimizer.step(grads, params, norm=norm)
         self.weights.publish()
         return OptimStepOutput(metrics={"unclipped_grad_l2:mean": norm})
 
@@ -223,7 +227,7 @@ class Trainer:
 
     def _pieces(self, step: _Pass, slopes: Slopes) -> list[slice]:
         """Whole sequences together; one that is longer than a piece has its log-probabilities told before."""
-        head_rows = self._settings.head_rows
+        head_rows = self._head_rows
         pieces: list[slice] = []
         for span in step.rows.spans:
             if span.stop - span.start > head_rows:
@@ -251,7 +255,7 @@ class Trainer:
             step.states,
             step.targets,
             coefficients=coefficients,
-            pieces=pieces_of(len(step.states), self._settings.head_rows) if pieces is None else pieces,
+            pieces=pieces_of(len(step.states), self._head_rows) if pieces is None else pieces,
         )
         results.add(step, logprobs.detach().cpu().numpy(), value, self._reported(step))
         return grads
@@ -262,7 +266,7 @@ class Trainer:
             return None
         rows, states = step.others
         targets = torch.from_numpy(rows.targets).to(states.device)
-        pieces = pieces_of(len(states), self._settings.head_rows)
+        pieces = pieces_of(len(states), self._head_rows)
         found: FloatArray = (
             score(self.model, states, targets, coefficients=None, pieces=pieces)[0].cpu().numpy()
         )

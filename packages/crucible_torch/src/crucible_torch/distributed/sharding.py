@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from crucible_torch.attention import DecodePlan, PackedPlan
+from crucible_torch.attention import PackedPlan, RowPlan
 from crucible_torch.model import LoadedModel
 from crucible_torch.packing import MicroBatch, Run
 
@@ -27,7 +27,7 @@ class ShardedModel(LoadedModel):
     """The whole model, as it is on disk, in this process."""
 
     def hidden(
-        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | DecodePlan
+        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | RowPlan
     ) -> torch.Tensor:
         """As ``LoadedModel.hidden``; the head stays whole after it until ``reshard``."""
         states: torch.Tensor = self.module.crucible_hidden(tokens, positions, plan)
@@ -86,7 +86,7 @@ def _layers(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _hidden(
-    module: Any, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | DecodePlan
+    module: Any, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | RowPlan
 ) -> torch.Tensor:
     out = module.base_model(input_ids=tokens, position_ids=positions, use_cache=False, crucible_plan=plan)
     states: torch.Tensor = out.last_hidden_state
