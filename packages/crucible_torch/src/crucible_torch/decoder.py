@@ -33,17 +33,13 @@ class DecoderConfig:
 
 
 class Linear(nn.Linear):
-    """A linear layer whose values come from a file: none are drawn."""
+    """A linear layer whose values come from a file: none are drawn, which would import torch's compiler."""
 
-    def reset_parameters(self) -> None:
-        """Leave the values as they are (drawing any on the meta device imports torch's compiler)."""
-
-
-class Embedding(nn.Embedding):
-    """An embedding whose values come from a file: none are drawn."""
-
-    def reset_parameters(self) -> None:
-        """Leave the values as they are."""
+    def __init__(self, inner: int, outer: int, *, bias: bool) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = inner, outer
+        self.weight = nn.Parameter(torch.empty(outer, inner))
+        self.register_parameter("bias", nn.Parameter(torch.empty(outer)) if bias else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,9 @@ class Body(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(shape.vocab_size, shape.hidden_size)
+        self.embed_tokens = nn.Embedding(
+            shape.vocab_size, shape.hidden_size, _weight=torch.empty(shape.vocab_size, shape.hidden_size)
+        )
         self.layers = nn.ModuleList([Layer(shape, index) for index in range(shape.layers)])
         self.norm = Norm(shape.hidden_size, shape.norm_eps)
         frequencies = _frequencies(shape.rope, shape.head_dim)
