@@ -187,6 +187,7 @@ class Trainer:
 
     def drop(self) -> None:
         """Give up what others hold for this trainer; alone, it holds everything itself."""
+        return
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -137,6 +137,7 @@ class LocalLauncher:
 
     async def close(self) -> None:
         """Nothing to let go of; jobs go on."""
+        return
 
     def _check(self, job: Job) -> None:
         wants = job.resources

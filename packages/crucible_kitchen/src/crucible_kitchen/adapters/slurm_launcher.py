@@ -150,6 +150,7 @@ class SlurmLauncher:
 
     async def close(self) -> None:
         """Nothing to let go of; jobs go on."""
+        return
 
     def _parameters(self, job: Job) -> dict[str, Any]:
         wants = job.resources
