@@ -21,7 +21,12 @@ TOKEN = "a-token-of-this-test"
 PROGRAM = Path(sys.executable).with_name("ray")
 
 # Ray's client warns of its own sockets and of what it is to change.
-pytestmark = [pytest.mark.sdk("ray"), pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.sdk("ray"),
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(600),
+]
 
 
 def free_port() -> int:
