@@ -12,11 +12,13 @@ from benchmarks.contest import Failure, Workload, run_case
 from benchmarks.distillation import WORKLOAD as DISTILLATION
 from benchmarks.preference import WORKLOAD as PREFERENCE
 from benchmarks.reinforcement import WORKLOAD as REINFORCEMENT
+from benchmarks.sampling import WORKLOAD as SAMPLING
 from benchmarks.sft import WORKLOAD as SFT
 from benchmarks.vocabulary import WORKLOAD as VOCABULARY
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (SFT, VOCABULARY, PREFERENCE, REINFORCEMENT, DISTILLATION)
+    workload.name: workload
+    for workload in (SFT, VOCABULARY, PREFERENCE, REINFORCEMENT, DISTILLATION, SAMPLING)
 }
 
 

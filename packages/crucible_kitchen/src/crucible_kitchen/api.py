@@ -67,9 +67,9 @@ class Crucible:
         """Write a run down and execute it here; settings are those of ``RunSpec``."""
         return self._call("run", _spec(what, settings), RunRecord)
 
-    def resume(self, run_id: str, checkpoint: str | None = None, *, detached: bool = False) -> RunRecord:
-        """Go on with a run from its newest checkpoint, or from the one named."""
-        request = {"run_id": run_id, "checkpoint": checkpoint, "detached": detached}
+    def resume(self, run_id: str, checkpoint: str | None = None, **settings: Any) -> RunRecord:
+        """Go on with a run from its newest checkpoint, or from the one named; settings are those of ``ResumeRun``."""
+        request = {"run_id": run_id, "checkpoint": checkpoint, **settings}
         return self._call("resume", request, RunRecord)
 
     def cancel(self, run_id: str, *, actor: str = "local") -> RunRecord:

@@ -20,6 +20,11 @@ def remarks(kind: str, data: Mapping[str, Any]) -> list[str]:
             f"left out {drop['count']} of the {rows}: {drop['reason']} (first at {drop['first']})"
             for drop in data.get("drops", ())
         ]
+    if kind == EventType.RUN_RESUMED and data.get("processes_before", 1) != data.get("processes", 1):
+        return [
+            f"goes on in {data.get('processes', 1)} instead of {data.get('processes_before', 1)} processes: "
+            "the same to rounding in float32, not bit for bit"
+        ]
     if kind == "cost.estimated":
         counted = _tokens(data) or "tokens unknown"
         return [f"expected cost: {_usd(data)} ({counted}; without: {data.get('without')})"]

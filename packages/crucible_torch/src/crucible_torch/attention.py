@@ -1,4 +1,4 @@
-"""Attention without padding: packed sequences side by side, and one new token per row over what came before.
+"""Attention without padding: packed sequences side by side, and plans of the rows that are sampled or scored.
 
 transformers' models call it through their attention registry under the name ``crucible_packed``; the plan of
 a forward pass travels to every layer as the keyword ``crucible_plan``.
@@ -6,20 +6,18 @@ a forward pass travels to every layer as the keyword ``crucible_plan``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from crucible_ir.errors import TrainError
-from crucible_torch.key_values import Width
 from crucible_torch.nodes import causal_attention
 from crucible_torch.packing import Branch, Run
-from crucible_torch.rows import padded
 
-__all__ = ["ATTENTION_NAME", "DecodePlan", "PackedPlan", "attend", "register_attention"]
+__all__ = ["ATTENTION_NAME", "PackedPlan", "RowPlan", "attend", "register_attention"]
 
 ATTENTION_NAME = "crucible_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
@@ -27,14 +25,10 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """Sequences side by side in one row; no token sees another sequence, but a branch sees the one it goes on from.
-
-    ``keep`` is handed every layer's number, keys and values, [heads, tokens, head_dim] each.
-    """
+    """Sequences side by side in one row; no token sees another sequence, but a branch sees the one it goes on from."""
 
     runs: tuple[Run, ...]
     branches: tuple[Branch, ...] = ()
-    keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
     _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict, compare=False)
 
     def attend(
@@ -80,56 +74,17 @@ class PackedPlan:
         return self._masks[key]
 
 
-class DecodePlan:
-    """One new token per row, over all that its seat holds before it.
-
-    Rows are those of ``widths``, one width after another, at ``positions`` (rows,). Rows beyond them are padding
-    and see nothing.
-    """
-
-    __slots__ = ("_masks", "_parts")
-
-    def __init__(self, widths: Sequence[Width], positions: torch.Tensor) -> None:
-        parts = positions.split_with_sizes([len(width.seats) for width in widths])
-        self._parts = tuple(zip(widths, parts, strict=True))
-        self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
+class RowPlan(Protocol):
+    """Who sees whom among the rows of a pass that samples or scores."""
 
     def attend(
         self,
         layer: int,
         streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        scaling: float | None,
-        window: int | None,
+        how: tuple[float, int | None],
     ) -> torch.Tensor:
-        """[rows, heads, 1, head_dim] of query, key and value into [rows, 1, heads, head_dim]."""
-        query = streams[0]
-        pieces = []
-        start = 0
-        for index, (width, places) in enumerate(self._parts):
-            q, k, v = (t[start : start + len(places)] for t in streams)
-            keys, values = width.append(layer, places, (k[:, :, 0], v[:, :, 0]))
-            mask = self._mask(index, window, q.dtype)
-            # query heads that share a key head stand as query positions of it: nothing is repeated
-            grouped = q.reshape(len(places), keys.shape[1], -1, q.shape[3])
-            out = scaled_dot_product_attention(
-                padded(grouped, dim=2), keys, values, attn_mask=mask, scale=scaling
-            )
-            pieces.append(out[:, :, : grouped.shape[2]].reshape(len(places), 1, query.shape[1], -1))
-            start += len(places)
-        if start < len(query):
-            pieces.append(pieces[0].new_zeros(len(query) - start, *pieces[0].shape[1:]))
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-    def _mask(self, part: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """0 where a row of the part looks and −∞ elsewhere, [rows, 1, 1, tokens of the width]."""
-        key = part, window, dtype
-        if key not in self._masks:
-            width, places = self._parts[part]
-            back = places[:, None] - torch.arange(width.tokens, device=places.device)
-            hidden = back < 0 if window is None else (back < 0) | (back >= window)
-            blank = torch.zeros(hidden.shape, dtype=dtype, device=places.device)
-            self._masks[key] = blank.masked_fill_(hidden, -torch.inf)[:, None, None]
-        return self._masks[key]
+        """Query, key and value [rows, heads, head_dim], with scaling and window, into [rows, heads × head_dim]."""
+        ...
 
 
 def attend(
@@ -141,7 +96,7 @@ def attend(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    crucible_plan: PackedPlan | DecodePlan | None = None,
+    crucible_plan: PackedPlan | RowPlan | None = None,
     **extra: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of [batch, heads, tokens, head_dim] into [batch, tokens, heads, head_dim].
@@ -157,12 +112,12 @@ def attend(
             where="local engine",
             remedy="use a model of plain causal attention, such as Llama, Qwen2, Qwen3, Mistral or GPT-2",
         )
-    if isinstance(crucible_plan, DecodePlan):
-        return crucible_plan.attend(module.layer_idx, (query, key, value), scaling, sliding_window), None
-    if crucible_plan.keep is not None:
-        crucible_plan.keep(module.layer_idx, key[0], value[0])
     streams = query[0], key[0], value[0]
-    return crucible_plan.attend(streams, scaling, sliding_window).unsqueeze(0), None
+    if isinstance(crucible_plan, PackedPlan):
+        return crucible_plan.attend(streams, scaling, sliding_window).unsqueeze(0), None
+    query, key, value = (t.transpose(0, 1) for t in streams)
+    how = query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window
+    return crucible_plan.attend(module.layer_idx, (query, key, value), how).view(1, *query.shape), None
 
 
 def _stacked(tokens: torch.Tensor, count: int, length: int) -> torch.Tensor:

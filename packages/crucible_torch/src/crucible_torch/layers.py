@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from crucible_torch.products import steady_product
 from crucible_train.types import LoraConfig
 
 __all__ = [
@@ -108,12 +109,22 @@ class AdaptedLinear(nn.Module):
         return weight.t() if self.transposed else weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., in] to [..., out]."""
+        """[..., in] to [..., out]; in inference mode no row depends on how many there are (``products``)."""
         pair = self.active.pairs.get(self.path)
+        if torch.is_inference_mode_enabled():
+            return self._steady(x, pair)
         if pair is None:
             return linear(x, self.matrix, self.bias)
         out: torch.Tensor = _LowRank.apply(x, (self,), *pair)[0]  # type: ignore[no-untyped-call]
         return out
+
+    def _steady(self, x: torch.Tensor, pair: Pair | None) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        out = steady_product(flat, self.matrix, self.bias)
+        if pair is not None:
+            a, b = (t.detach().to(x.dtype) for t in pair)
+            out.add_(steady_product(steady_product(flat, a), b), alpha=self.active.scale)
+        return out.view(*x.shape[:-1], -1)
 
 
 def together(layers: Sequence[nn.Module], x: torch.Tensor) -> tuple[torch.Tensor, ...]:

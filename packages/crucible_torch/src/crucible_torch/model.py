@@ -12,8 +12,9 @@ import torch
 
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_torch.adapter import Adapter
-from crucible_torch.attention import ATTENTION_NAME, DecodePlan, PackedPlan, register_attention
+from crucible_torch.attention import ATTENTION_NAME, PackedPlan, RowPlan, register_attention
 from crucible_torch.decoder_files import read_decoder
+from crucible_torch.fused import FusedDecoder
 from crucible_torch.layers import (
     ActiveAdapter,
     AdaptedLinear,
@@ -23,6 +24,7 @@ from crucible_torch.layers import (
     wanted_layers,
 )
 from crucible_torch.location import ModelFiles
+from crucible_torch.prefixes import PrefixCache
 from crucible_train.types import LoraConfig
 
 __all__ = ["LoadedModel", "choose_device", "choose_dtype", "load_model", "no_progress_bars"]
@@ -44,6 +46,8 @@ class LoadedModel:
     active: ActiveAdapter = field(default_factory=ActiveAdapter)
     kinds: dict[str, LayerKind] = field(default_factory=dict)
     layers: dict[str, AdaptedLinear] = field(default_factory=dict)
+    prefixes: PrefixCache | None = None
+    _decoder: FusedDecoder | None = None
 
     @property
     def max_positions(self) -> int | None:
@@ -65,7 +69,7 @@ class LoadedModel:
         return frozenset()
 
     def hidden(
-        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | DecodePlan
+        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | RowPlan
     ) -> torch.Tensor:
         """Last hidden states [rows, tokens, width] of token ids and positions [rows, tokens]."""
         out = self.module.base_model(
@@ -73,6 +77,17 @@ class LoadedModel:
         )
         states: torch.Tensor = out.last_hidden_state
         return states
+
+    def steady(self) -> None:
+        """Let every product of a model that is only sampled from go through an ``AdaptedLinear``."""
+        if not self.layers:
+            self.layers = install(self.module, self.active)
+
+    def decoder(self) -> FusedDecoder:
+        """The weights as they are at the first call, laid out for decoding; what is sampled from never changes."""
+        if self._decoder is None:
+            self._decoder = FusedDecoder(self.module)
+        return self._decoder
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of every token, in the model's dtype."""

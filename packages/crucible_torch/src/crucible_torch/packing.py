@@ -295,8 +295,9 @@ def weighted_positions(example: Example) -> BoolArray:
 
 def rows_of(batch: MicroBatch, counted: Callable[[Example], BoolArray] | None) -> Rows:
     """Every position, or those that are ``counted`` (N,) in their example."""
-    width = max(example.targets.shape[1] for example in batch.examples)
-    index, targets, spans, places = [], [], [], []
+    width = max((example.targets.shape[1] for example in batch.examples), default=1)
+    index, targets = [np.zeros(0, dtype=np.int64)], [np.zeros((0, width), dtype=np.int64)]
+    spans, places = [], []
     count = 0
     for example, spots in zip(batch.examples, batch.spots, strict=True):
         place = np.arange(example.length) if counted is None else np.flatnonzero(counted(example))

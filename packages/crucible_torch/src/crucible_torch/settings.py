@@ -27,11 +27,13 @@ class EngineSettings:
     ``num_threads`` None leaves torch's own choice. ``micro_batch_tokens`` bounds the tokens of one packed
     forward pass (None: 4,096 on a CPU, 16,384 on a GPU); a longer example is a pass of its own.
     ``head_rows`` bounds the positions whose logits exist at once (None: what 128 MiB hold in float32 beside
-    bfloat16, at most 1,024), ``max_sample_rows`` the sequences that are
-    sampled at once (None: 64 on a CPU, 256 on a GPU). ``logprobs_at`` "weighted" computes
+    bfloat16, at most 1,024), ``max_sample_rows`` the sequences that are sampled at once (None: 64 on a CPU, 256 on a
+    GPU), ``prefix_cache_mb`` (2²⁰ bytes) what is kept of prompts that were read, for each base model; 0 keeps
+    nothing. ``logprobs_at`` "weighted" computes
     log-probabilities only where a loss weight is not zero and reports 0 elsewhere; "all" computes all.
     ``share_prefixes`` computes what several examples of a pass begin with once.
-    ``local_files_only`` never asks the hub.
+    ``local_files_only`` never asks the hub. ``peer_timeout_s``: where several processes train together, one that
+    does not answer for so long is lost.
 
     Raises:
         ConfigError: a value outside its range.
@@ -43,9 +45,11 @@ class EngineSettings:
     micro_batch_tokens: int | None = None
     head_rows: int | None = None
     max_sample_rows: int | None = None
+    prefix_cache_mb: int = 512
     logprobs_at: LogprobsAt = "weighted"
     share_prefixes: bool = True
     local_files_only: bool = False
+    peer_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -55,6 +59,18 @@ class EngineSettings:
         _at_least_one("micro_batch_tokens", self.micro_batch_tokens)
         _at_least_one("head_rows", self.head_rows)
         _at_least_one("max_sample_rows", self.max_sample_rows)
+        if self.prefix_cache_mb < 0:
+            raise ConfigError(
+                what=f"prefix_cache_mb = {self.prefix_cache_mb}",
+                where="local engine: prefix_cache_mb",
+                remedy="give a number of 2^20 bytes, or 0 to keep nothing",
+            )
+        if self.peer_timeout_s <= 0:
+            raise ConfigError(
+                what=f"peer_timeout_s = {self.peer_timeout_s}",
+                where="local engine: peer_timeout_s",
+                remedy="give a number of seconds above 0",
+            )
 
     def tokens_per_pass(self, device: str) -> int:
         """``micro_batch_tokens`` on that type of device."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from crucible_train.types import (
     TensorData,
 )
 
-__all__ = ["Trainer"]
+__all__ = ["Saved", "Trainer", "checked", "no_gradients", "not_finite"]
 
 FloatArray = NDArray[np.float32]
 _LOWER = "micro_batch_tokens, max_length or head_rows"
@@ -51,6 +52,16 @@ class _Pass:
     states: torch.Tensor
     targets: torch.Tensor
     others: tuple[Rows, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What a checkpoint's folder holds: weights, and moments with their step count if they are wanted."""
+
+    folder: Path
+    values: Mapping[str, torch.Tensor]
+    moments: Mapping[str, torch.Tensor] | None
+    steps: int
 
 
 class Trainer:
@@ -117,7 +128,7 @@ class Trainer:
                 steps.append(step if len(batches) == 1 else None)
             ordered = seen.ordered()
             result = fn([e.datum for e, _ in ordered], [e.shaped(lp) for e, lp in ordered])
-            slopes = _checked(result, ordered, everywhere=everywhere)
+            slopes = checked(result, ordered, everywhere=everywhere)
             surrogate = 0.0
             for batch, kept in zip(batches, steps, strict=True):
                 step = kept or self._start(batch, counted, grad=True)
@@ -141,28 +152,41 @@ class Trainer:
         """
         grads = self.gradients.take()
         if not grads:
-            raise TrainError(
-                what="there are no gradients to apply",
-                where="optim_step",
-                remedy="call forward_backward first; a failed one leaves none",
-            )
+            raise no_gradients()
         norm = gradient_norm(grads)
-        if not math.isfinite(norm):
-            self._name_infinite(grads)
+        if not math.isfinite(norm):  # a sum of finite squares may be too large too
+            name = next((n for n, grad in grads.items() if not bool(torch.isfinite(grad).all())), None)
+            if name is not None:
+                raise not_finite(name)
         self.optimizer.step(grads, params, norm=norm)
         self.weights.publish()
         return OptimStepOutput(metrics={"unclipped_grad_l2:mean": norm})
 
-    @staticmethod
-    def _name_infinite(grads: Mapping[str, torch.Tensor]) -> None:
-        """Refuse gradients of which one is not finite; a norm that is not may be too large a sum of finite ones."""
-        name = next((n for n, grad in grads.items() if not bool(torch.isfinite(grad).all())), None)
-        if name is not None:
-            raise TrainError(
-                what=f"the gradient of {name} is not finite",
-                where="optim_step",
-                remedy="lower learning_rate, set grad_clip_norm, or train in float32",
-            )
+    def values(self) -> Mapping[str, torch.Tensor]:
+        """All trainable weights in float32, whole."""
+        return self.weights.masters
+
+    def moments(self) -> Mapping[str, torch.Tensor]:
+        """The optimiser's state, whole."""
+        return self.optimizer.state()
+
+    def restore(self, saved: Saved) -> None:
+        """Put saved weights and optimiser state in place of the present ones; waiting gradients are dropped."""
+        if saved.moments is None:
+            self.optimizer.reset()
+        else:
+            self.optimizer.load(saved.moments, saved.steps)
+        self.weights.load(saved.values)
+        self.gradients.take()
+
+    def snapshot(self) -> tuple[LoadedModel, Adapter | None]:
+        """The weights as they are now, to sample with: a copy of the adapter, or of the whole model."""
+        if self.adapter is None:
+            return self.model.own_copy(), None
+        return self.model, self.adapter.copy()
+
+    def drop(self) -> None:
+        """Give up what others hold for this trainer; alone, it holds everything itself."""
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -292,10 +316,10 @@ class _Results:
         return ForwardBackwardOutput(loss_fn_outputs=outputs, metrics=metrics or {"loss:sum": self.total()})
 
 
-def _checked(
+def checked(
     result: CustomLoss, ordered: Sequence[tuple[Example, FloatArray]], *, everywhere: bool
-) -> list[FloatArray]:
-    """The custom gradients as float32 (N, K).
+) -> dict[int, FloatArray]:
+    """The custom gradients as float32 (N, K), by the place of the datum in the data.
 
     Raises:
         DataError: a number or a shape that does not fit, or a gradient where the datum's weight is 0.
@@ -307,7 +331,7 @@ def _checked(
             where="CustomLoss.gradients",
             remedy="return one array per datum",
         )
-    slopes = []
+    slopes = {}
     for (example, logprobs), raw in zip(ordered, result.gradients, strict=True):
         where = f"CustomLoss.gradients[{example.index}]"
         slope = np.asarray(raw, dtype=np.float32)
@@ -329,5 +353,23 @@ def _checked(
                 where=where,
                 remedy="give the datum a weight ≠ 0 there, or leave its weights out",
             )
-        slopes.append(slope)
+        slopes[example.index] = slope
     return slopes
+
+
+def no_gradients() -> TrainError:
+    """An optimiser step that nothing waits for."""
+    return TrainError(
+        what="there are no gradients to apply",
+        where="optim_step",
+        remedy="call forward_backward first; a failed one leaves none",
+    )
+
+
+def not_finite(name: str) -> TrainError:
+    """An optimiser step that would spoil the weights."""
+    return TrainError(
+        what=f"the gradient of {name} is not finite",
+        where="optim_step",
+        remedy="lower learning_rate, set grad_clip_norm, or train in float32",
+    )

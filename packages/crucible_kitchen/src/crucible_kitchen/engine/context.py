@@ -126,6 +126,11 @@ class StageContext:
         """The checkpoint this process went on from, or None in a fresh run."""
         return self._scope.resume
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self._scope.processes
+
     def seconds(self) -> float:
         """Monotonic seconds of the run's clock."""
         return self._scope.clock()

@@ -20,9 +20,9 @@ __all__ = ["ManifestPorts"]
 class ManifestPorts:
     """Builds adapters from a manifest; fits ``crucible_kitchen.engine.scope.Ports``.
 
-    An adapter's options are given as keywords. A parameter ``home`` or ``root`` that the options leave out
-    is filled in: the home folder, or the folder under it that belongs to the port. So is a parameter without default
-    that has the name of another port: the manifest's adapter of that port.
+    An adapter's options are given as keywords. A parameter ``home``, ``root`` or ``environ`` that the options leave
+    out is filled in: the home folder, the folder under it that belongs to the port, the environment. So is a parameter
+    without a default that has the name of another port: the manifest's adapter of that port.
     """
 
     def __init__(self, manifest: Manifest, *, home: Path, environ: Mapping[str, str]) -> None:
@@ -131,8 +131,9 @@ class ManifestPorts:
         for name, value in choice.options.items():
             if is_reference(value):
                 options[name] = self._variable(f"{where}.{name}", value["env"])
-        if "home" in parameters:
-            options.setdefault("home", self._home)
+        for name, value in (("home", self._home), ("environ", self._environ)):
+            if name in parameters:
+                options.setdefault(name, value)
         folder = group_of(port).folder
         if "root" in parameters:
             options.setdefault("root", self._home / folder if folder else self._home)

@@ -83,6 +83,12 @@ _PORTS = (
         folder="blobs",
     ),
     PortGroup(
+        port="launcher",
+        protocol="crucible_train.ports:Launcher",
+        summary="starts runs elsewhere, or in several processes",
+        folder="jobs",
+    ),
+    PortGroup(
         port="python_bridge",
         protocol="crucible_train.ports:PythonBridge",
         summary="runs functions in processes that can be killed",

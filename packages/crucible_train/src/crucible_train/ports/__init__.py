@@ -8,6 +8,7 @@ from crucible_train.ports.dataset_store import DatasetStore
 from crucible_train.ports.event_sink import EventSink
 from crucible_train.ports.handle import Handle
 from crucible_train.ports.hub import HubClient, RepoType
+from crucible_train.ports.launcher import Job, JobState, JobStatus, Launcher, Resources
 from crucible_train.ports.metrics_store import MetricsStore
 from crucible_train.ports.model_registry import ModelRegistry
 from crucible_train.ports.python_bridge import BridgeFault, BridgeReply, PythonBridge
@@ -30,10 +31,15 @@ __all__ = [
     "EventSink",
     "Handle",
     "HubClient",
+    "Job",
+    "JobState",
+    "JobStatus",
+    "Launcher",
     "MetricsStore",
     "ModelRegistry",
     "PythonBridge",
     "RepoType",
+    "Resources",
     "SamplingClient",
     "TemplateCall",
     "TemplateText",

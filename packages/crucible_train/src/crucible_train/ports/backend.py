@@ -53,7 +53,11 @@ class TrainingSpec:
 
 @runtime_checkable
 class TrainingBackend(Protocol):
-    """An engine over which many clients share one loaded base model."""
+    """An engine over which many clients share one loaded base model.
+
+    One that trains in several processes, which torchrun has started, has two members more: in all processes but the
+    first ``follows`` is true, and ``follow()`` takes part in the work of the first until that one closes its engine.
+    """
 
     def capabilities(self) -> BackendCapabilities:
         """What this engine can promise; cheap, loads nothing heavy."""
