@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,10 @@ class _Facts:
     exact: dict[str, Any]
     batch: tuple[str, ...]
     """A digest of the tokens of each datum, in the order in which they were sent."""
+    targets: NDArray[np.int64]
+    """(positions of all datums, K), each position's targets in the order of their ids, datums in that of ``tokens``."""
     numbers: dict[str, NDArray[np.floating]]
-    """Weights, advantages, log-probabilities and so on of all datums, ordered by ``batch``."""
+    """Weights, advantages, log-probabilities and so on, in the same places."""
     loss: float
     gradient: float
 
@@ -47,7 +49,14 @@ def _facts(step: Step) -> _Facts:
     digests = [_digest(datum) for datum in data]
     order = sorted(range(len(data)), key=lambda i: digests[i])
     names = sorted({name for datum in data for name in datum.loss_fn_inputs} - {"target_tokens"})
-    inputs = {f"given {name}": _joined([data[i].loss_fn_inputs[name].array for i in order]) for name in names}
+    by_id = [np.argsort(_columns(datum.target_tokens), axis=1) for datum in data]
+
+    def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([np.take_along_axis(_columns(arrays[i]), by_id[i], axis=1) for i in order])
+
+    numbers = {
+        f"given {name}": joined([datum.loss_fn_inputs[name].array for datum in data]) for name in names
+    }
     return _Facts(
         exact={
             "loss function": sorted({one.loss_fn for one in step.passes}),
@@ -57,20 +66,40 @@ def _facts(step: Step) -> _Facts:
             "loss inputs": names,
         },
         batch=tuple(digests),
-        numbers={**inputs, "log-probabilities": _joined([logprobs[i] for i in order])},
+        targets=joined([datum.target_tokens for datum in data]),
+        numbers={**numbers, "log-probabilities": joined(logprobs)},
         loss=math.fsum(float(output.metrics["loss:sum"]) for output in outputs),
         gradient=float(step.output.result().metrics["unclipped_grad_l2:mean"]),
     )
 
 
-def _joined(arrays: list[NDArray[Any]]) -> NDArray[np.floating]:
-    return np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in arrays])
+def _columns(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), -1)
 
 
 def _digest(datum: Datum) -> str:
-    targets = np.asarray(datum.loss_fn_inputs["target_tokens"].array, dtype=np.int64)
-    tokens = np.asarray(tokens_of(datum.model_input), dtype=np.int64)
-    return hashlib.sha256(tokens.tobytes() + b"|" + targets.tobytes()).hexdigest()
+    """Of the tokens and, where each position has one, of the targets."""
+    targets, tokens = datum.target_tokens, np.asarray(tokens_of(datum.model_input), dtype=np.int64)
+    alone = targets.tobytes() if targets.ndim == 1 else b""
+    return hashlib.sha256(tokens.tobytes() + b"|" + alone).hexdigest()
+
+
+def _apart(one: _Facts, other: _Facts) -> tuple[dict[str, float], int]:
+    """Largest difference of each of the numbers, and the number of positions that have other targets.
+
+    The last of a teacher's likeliest tokens may be another where two are equally likely but for rounding; the weights
+    of such a position are then compared from the greatest to the least.
+    """
+    same = (one.targets == other.targets).all(axis=1)
+    apart = {}
+    for name, mine in one.numbers.items():
+        yours = other.numbers[name]
+        differences = np.abs(mine[same] - yours[same])
+        if name == "given weights":
+            ordered = np.abs(np.sort(mine[~same]) - np.sort(yours[~same]))
+            differences = np.concatenate([differences, ordered])
+        apart[name] = float(differences.max())
+    return apart, int((~same).sum())
 
 
 def beyond(apart: Mapping[str, float]) -> dict[str, float]:
@@ -98,10 +127,10 @@ def compared(theirs: RecordedRun, ours: RecordedRun) -> dict[str, Any]:
     losses = [one.loss for one, _ in pairs]
     largest = max(abs(loss) for loss in losses)
     assert largest > 0, "no step had a loss"
-    apart = {
-        name: max(float(np.abs(one.numbers[name] - other.numbers[name]).max()) for one, other in pairs)
-        for name in pairs[0][0].numbers
-    }
+    steps = [_apart(one, other) for one, other in pairs]
+    apart = {name: max(found[name] for found, _ in steps) for name in pairs[0][0].numbers}
+    elsewhere, positions = sum(number for _, number in steps), sum(len(one.targets) for one, _ in pairs)
+    assert elsewhere <= positions // 1000, f"{elsewhere} of {positions} positions have other targets"
     return {
         "optimiser_steps": len(pairs),
         "datums": sum(len(one.batch) for one, _ in pairs),
@@ -112,6 +141,8 @@ def compared(theirs: RecordedRun, ours: RecordedRun) -> dict[str, Any]:
         ).hexdigest(),
         "loss_function": pairs[0][0].exact["loss function"],
         "losses": {"theirs": losses, "ours": [other.loss for _, other in pairs]},
+        "positions": positions,
+        "positions_with_other_targets": elsewhere,
         "bit_equal_losses": sum(one.loss == other.loss for one, other in pairs),
         "apart": {
             "loss": max(abs(one.loss - other.loss) for one, other in pairs) / largest,

@@ -88,6 +88,36 @@ def test_numbers_that_differ_are_measured(other: Step, what: str) -> None:
     assert set(apart.values()) == {0.0}
 
 
+def soft(targets: list[list[int]], weights: list[list[float]]) -> Datum:
+    inputs = {
+        "weights": TensorData(np.array(weights, dtype=np.float32)),
+        "target_tokens": TensorData(np.array(targets, dtype=np.int64)),
+    }
+    return Datum(ModelInput.from_ints(range(len(targets))), inputs)
+
+
+def soft_step(targets: list[list[int]], weights: list[list[float]]) -> Step:
+    one = step(soft(targets, weights))
+    outputs = ({"logprobs": TensorData(np.full(np.shape(targets), -0.5, dtype=np.float32))},)
+    output = ForwardBackwardOutput(loss_fn_outputs=outputs, metrics={"loss:sum": 3.0})
+    one.passes = [replace(one.passes[0], output=Handle.completed(output))]
+    return one
+
+
+def test_equally_likely_targets_may_change_places_and_the_last_may_be_another() -> None:
+    many = [[7, 8, 9]] * 2000, [[0.6, 0.2, 0.2]] * 2000
+    turned = [[7, 9, 8], *many[0][1:]], many[1]
+    figures = compared(run(soft_step(*many)), run(soft_step(*turned)))
+    assert (figures["positions_with_other_targets"], figures["apart"]["given weights"]) == (0, 0.0)
+    other = [[7, 8, 5], *many[0][1:]], many[1]
+    figures = compared(run(soft_step(*many)), run(soft_step(*other)))
+    assert (figures["positions_with_other_targets"], figures["apart"]["given weights"]) == (1, 0.0)
+    uneven = [[7, 8, 5], *many[0][1:]], [[0.7, 0.2, 0.1], *many[1][1:]]
+    assert compared(run(soft_step(*many)), run(soft_step(*uneven)))["apart"]["given weights"] > 0.09
+    with pytest.raises(AssertionError, match="3 of 2000 positions have other targets"):
+        compared(run(soft_step(*many)), run(soft_step([[7, 8, 5]] * 3 + many[0][3:], many[1])))
+
+
 def test_only_norms_of_gradients_may_differ_by_more() -> None:
     assert beyond({"loss": 5e-5, "gradient": 5e-4, "unclipped_grad_l2:mean": 9e-4}) == {}
     assert beyond({"loss": 5e-4, "gradient": 5e-3}) == {"loss": 5e-4, "gradient": 5e-3}
