@@ -203,7 +203,7 @@ class BigramTraining:
         return self._calls.perform("forward_backward_custom", work)
 
     def optim_step(self, params: AdamParams) -> Handle[OptimStepOutput]:
-        """One AdamW step."""
+        """One AdamW step; refused with a TrainError from the handle where no gradients wait."""
         self._open()
         return self._calls.perform(
             "optim_step",
