@@ -98,7 +98,7 @@ class TinkerService:
 
     async def tidy(self) -> None:
         """Remove expired checkpoints; free the memory of sessions that have been silent for long."""
-        self.checkpoints.sweep()
+        await self.checkpoints.sweep()
         for session_id in self.sessions.silent(self.settings.limits.session_s):
             for model_id in self.model_ids(session_id):
                 lane = self._lanes.get(model_id)
