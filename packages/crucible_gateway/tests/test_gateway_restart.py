@@ -1,6 +1,8 @@
 """A server that ends at any moment, and one that goes on from what it left."""
 
 import shutil
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crucible_gateway.tinker.service import TinkerService
 from crucible_gateway.tinker.store import StateStore
 from crucible_ir import StorageError
 from crucible_testing.backend import BigramBackend
@@ -243,6 +246,71 @@ def test_a_state_that_cannot_be_written_now_is_written_later(start: Any) -> None
         submit(tinker, model, step)
     assert told(tinker, model, 5)
     assert list(tinker.settings.state.glob("models/*/snapshot-*"))
+
+
+class Flaky:
+    """Calls go through but the one with that number."""
+
+    def __init__(self, call: Callable[..., Any], error: Exception, *, fail: int) -> None:
+        self.call, self.error, self.fail, self.count = call, error, fail, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.count += 1
+        if self.count == self.fail:
+            raise self.error
+        return self.call(*args)
+
+
+def test_a_state_that_could_not_be_named_is_removed_and_the_older_one_stays(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinker = start(limits={"snapshot_steps": 1})
+    store = tinker.app.state.service.store
+    full = StorageError(what="the disk is full", where="state", remedy="free some space")
+    monkeypatch.setattr(store, "cover", Flaky(store.cover, full, fail=2))
+    model = tinker.model()
+    for step in range(3):
+        submit(tinker, model, step)
+    loss = tinker.loss(model, 7, ROWS)
+    assert sum(line.startswith("submit save_state") for line in tinker.backend.journal) == 3
+    assert len(list(tinker.settings.state.glob("models/*/snapshot-*"))) == 1
+    tinker.stop()
+    assert start().loss(model, 8, ROWS) == loss
+
+
+def test_a_model_whose_memory_was_freed_goes_on_although_its_state_could_not_be_written(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    tinker = start(options={"clock": lambda: now[0]})
+    model = tinker.model()
+    submit(tinker, model, 0)
+    told(tinker, model, 0)
+    loss = tinker.loss(model, 3, ROWS)
+    now[0] += timedelta(hours=2)
+    service = tinker.app.state.service
+    monkeypatch.setattr(service.store, "cover", Flaky(service.store.cover, OSError("disk"), fail=1))
+    with pytest.raises(OSError, match="disk"):
+        tinker.later(service.tidy()).result(30)
+    assert tinker.backend.clients[0].closed
+    assert tinker.loss(model, 4, ROWS) == loss
+
+
+def test_tidying_goes_on_after_any_error(
+    start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed, again = threading.Event(), threading.Event()
+
+    async def tidy(_: TinkerService) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a bug")
+        again.set()
+
+    monkeypatch.setattr(TinkerService, "tidy", tidy)
+    start(options={"tidy_every_s": 0.001})
+    assert again.wait(10)
+    assert "a bug" in caplog.text
 
 
 def test_a_finished_session_leaves_only_its_checkpoints(start: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from crucible_train.ports import TrainingClient
 
 __all__ = ["Lane", "LaneContext", "Started", "Window", "remove_strays"]
 
+_LOG = logging.getLogger(__name__)
 _COVER_REQUESTS = 256
 """Requests after which they are let go even without an optimiser step, as of a client that only asks ``forward``."""
 _KEPT_RESULTS = 4096
@@ -175,15 +177,15 @@ class Lane:
         while self._arriving:
             await asyncio.sleep(0.001)
         await self.settle()
-        if self.client is not None:
-            try:
-                if keep and self.window.calls == 0:
-                    await self._cover()
-            finally:
-                client, self.client = self.client, None
+        try:
+            if keep and self.client is not None and self.window.calls == 0:
+                await self._cover()
+        finally:
+            for request in self._waiting.values():
+                self._count(request, -1)
+            client, self.client = self.client, None
+            if client is not None:
                 await client.close()
-        for request in self._waiting.values():
-            self._count(request, -1)
 
     def busy(self) -> bool:
         """Whether there is something that the lane could do now."""
@@ -199,7 +201,7 @@ class Lane:
             return
         ref = await self.snapshot(self.client)
         await self.client.load_state(ref, with_optimizer=True)
-        shutil.rmtree(ref.path, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, ref.path, ignore_errors=True)
 
     def _enqueue(self, request: Request) -> None:
         self._waiting[request.seq] = request
@@ -293,6 +295,7 @@ class Lane:
         try:
             await self._cover()
         except Exception:  # noqa: BLE001 - whatever it is, the queue of the model goes on
+            _LOG.exception("the state of %s was not written; it is tried again later", self.model_id)
             self._steps = 0
 
     async def _cover(self) -> None:
@@ -302,25 +305,33 @@ class Lane:
             return
         clock = asyncio.get_running_loop().time
         begun = clock()
-        before = self.record.get("snapshot")
+        before, now = self.record.get("snapshot"), None
         if self.client is not None and (self._changed or self._snapshot_now):
-            ref = await self.snapshot(self.client)
-            self.record["snapshot"] = ref.model_dump(mode="json")
-        self.record["covered"] = done
+            now = (await self.snapshot(self.client)).model_dump(mode="json")
+        changed = {"covered": done, "snapshot": now or before}
         kept = []
         for seq in range(max(1, done - _KEPT_RESULTS), done + 1):
             promise = self.context.promises.find(self.promise_id(seq))
             if promise is not None and promise.outcome is not None:
                 kept.append(Kept(seq=seq, form=promise.outcome.form, body=promise.outcome.body))
-        await asyncio.to_thread(
-            self.context.store.cover, self.model_id, done, (self.session_id, dict(self.record)), kept
-        )
+        record = self.session_id, {**self.record, **changed}
+        try:
+            await asyncio.to_thread(self.context.store.cover, self.model_id, done, record, kept)
+        except Exception:  # the record goes on naming the older state, and nothing names the new one
+            await self._remove(now)
+            raise
+        self.record.update(changed)
         self._covered, self._steps, self._changed, self._snapshot_now = done, 0, False, False
-        if before is not None and before != self.record["snapshot"]:
-            folder = saved_ref(self.context.store.folder, self.model_id, before).path
-            shutil.rmtree(folder, ignore_errors=True)
+        if now is not None:
+            await self._remove(before)
         self._written_at = clock()
         self._writing_s = self._written_at - begun
+
+    async def _remove(self, snapshot: Mapping[str, Any] | None) -> None:
+        """Remove the files of a state that is no longer named."""
+        if snapshot is not None:
+            folder = saved_ref(self.context.store.folder, self.model_id, snapshot).path
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _note_failure(request: Request, window: Window) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from crucible_gateway.tinker.sessions import SessionBook
 from crucible_gateway.tinker.settings import ServedModel, TinkerSettings
 from crucible_gateway.tinker.store import Request, StateStore
 from crucible_gateway.tinker.training import TrainingWork
-from crucible_ir import ConfigError, CrucibleError, NotFoundError, nearest
+from crucible_ir import ConfigError, NotFoundError, nearest
 from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
 from crucible_train.types import LoraConfig
 
 __all__ = ["TinkerService"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TinkerService:
@@ -84,9 +86,13 @@ class TinkerService:
         """Finish what the engine has, write every model's state, and free everything."""
         await self.settled()
         await self.sampling.close()
-        for lane in list(self._lanes.values()):
-            with suppress(CrucibleError):
+        for model_id, lane in list(self._lanes.items()):
+            try:
                 await lane.close(keep=True)
+            except Exception:  # noqa: BLE001 - whatever it is, the others are written
+                _LOG.exception(
+                    "the state of %s was not written; the next server repeats more of it", model_id
+                )
         await self.samplers.close()
         await self.backend.close()
         self.store.close()
@@ -103,10 +109,7 @@ class TinkerService:
             for model_id in self.model_ids(session_id):
                 lane = self._lanes.get(model_id)
                 if lane is not None and lane.client is not None and not lane.busy():
-                    await lane.close(keep=True)
-                    fresh = self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
-                    if fresh.waiting:  # came while the old one was closed
-                        fresh.begin()
+                    await self._set_aside(model_id, lane)
 
     async def finish_session(self, session_id: str, status: str, detail: str | None) -> None:
         """End a session: its models and unnamed weights go, its checkpoints stay."""
@@ -120,7 +123,8 @@ class TinkerService:
             self._keep(model_id, record)
             self.store.forget(model_id)
             self.promises.forget_prefix(f"{model_id}:")
-            remove_strays(self.settings.state, model_id, self._known_folders(model_id, record))
+            known = self._known_folders(model_id, record)
+            await asyncio.to_thread(remove_strays, self.settings.state, model_id, known)
         await self.samplers.drop_session(session_id)
         self.promises.forget_prefix(f"{session_id}:sample:")
 
@@ -323,6 +327,15 @@ class TinkerService:
         record["status"] = "ready"
         self._keep(model_id, record)
         self._lanes[model_id] = lane
+
+    async def _set_aside(self, model_id: str, lane: Lane) -> None:
+        """Free a model's memory. Its queue goes on to take requests, also where its state could not be written."""
+        try:
+            await lane.close(keep=True)
+        finally:
+            fresh = self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
+            if fresh.waiting:  # came while the old one was closed
+                fresh.begin()
 
     async def _open_client(self, record: Mapping[str, Any]) -> TrainingClient:
         """The training client of a model, in the state that its record names."""

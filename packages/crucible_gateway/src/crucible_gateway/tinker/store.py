@@ -197,6 +197,8 @@ class StateStore:
                     raise
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
+                if self._db.in_transaction:  # a commit that failed leaves it open
+                    self._db.execute("ROLLBACK")
                 raise StorageError(
                     what=f"the server's state cannot be written ({error})",
                     where=str(self.folder),
