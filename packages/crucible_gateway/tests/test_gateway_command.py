@@ -50,19 +50,20 @@ run_server(BigramBackend(), settings, listening=listen("127.0.0.1", 0), as_json=
         ({"action": "tinker", "model": ["a/b"], "host": "0.0.0.0"}, "no key is asked for"),
         ({"action": "tinker", "model": ["a/b"], "api_key_env": "NOT_SET"}, "NOT_SET is not set"),
         ({"action": "tinker", "model": ["a/b"], "manifest": "offlin"}, "offline"),
+        ({"action": "tinker", "model": ["a/b"], "url": "http://x"}, "serve tinker: --url belongs to"),
         ({"action": "status", "url": "nowhere"}, "is no address"),
+        (
+            {"action": "status", "port": 8040},
+            "serve status: --port belongs to crucible serve tinker; leave it",
+        ),
+        (
+            {"action": "status", "model": ["a/b"], "host": "::1", "manifest": "dev", "home": Path()},
+            "--model, --host, --manifest, --home belong to",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_told_at_once(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    usual = {
-        "model": None,
-        "host": "127.0.0.1",
-        "port": 0,
-        "api_key_env": None,
-        "state": tmp_path,
-        "manifest": "offline",
-        "url": "http://127.0.0.1:1",
-    }
+    usual = {"port": 0, "state": tmp_path} if settings["action"] != "status" else {}
     with pytest.raises(ConfigError, match=said):
         serve(**{**usual, **settings})
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["run_server", "serve"]
 
 _ACTIONS = ("tinker", "status")
+_HOST, _PORT, _MANIFEST, _URL = "127.0.0.1", 8040, "offline", "http://127.0.0.1:8040"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -36,8 +37,10 @@ def serve(
             "--model", help="Folder or hub id of a base model, or NAME=FOLDER. May stand several times."
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8040,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default=_HOST)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default=str(_PORT))
+    ] = None,
     api_key_env: Annotated[
         str | None, typer.Option("--api-key-env", help="Environment variable with the key that clients send.")
     ] = None,
@@ -45,9 +48,15 @@ def serve(
         Path | None, typer.Option(help="Folder of the server's state; else HOME/gateway.")
     ] = None,
     manifest: Annotated[
-        str, typer.Option("--manifest", "-m", help="Profile or manifest whose training backend serves.")
-    ] = "offline",
-    url: Annotated[str, typer.Option(help="status: where the server is.")] = "http://127.0.0.1:8040",
+        str | None,
+        typer.Option(
+            "--manifest",
+            "-m",
+            help="Profile or manifest whose training backend serves.",
+            show_default=_MANIFEST,
+        ),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="status: where the server is.", show_default=_URL)] = None,
     as_json: AsJson = False,
     home: HomeOption = None,
 ) -> int:
@@ -56,9 +65,19 @@ def serve(
         near = nearest(action, _ACTIONS)
         remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(_ACTIONS)}"
         raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
-    key = _key(api_key_env)
     if action == "status":
-        return _status(url, key, as_json=as_json)
+        given = {
+            "model": model,
+            "host": host,
+            "port": port,
+            "state": state,
+            "manifest": manifest,
+            "home": home,
+        }
+        _refuse(given, of="tinker", action=action)
+        return _status(_URL if url is None else url, _key(api_key_env), as_json=as_json)
+    _refuse({"url": url}, of="status", action=action)
+    key, host = _key(api_key_env), _HOST if host is None else host
     if host not in _LOOPBACK and key is None:
         raise ConfigError(
             what=f"{host} can be reached by others, and no key is asked for",
@@ -67,12 +86,23 @@ def serve(
         )
     root = _root(home)
     settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
-    chosen = _manifest(manifest)
+    chosen = _manifest(_MANIFEST if manifest is None else manifest)
     _require_free(settings)
-    with listen(host, port) as listening:
+    with listen(host, _PORT if port is None else port) as listening:
         backend: TrainingBackend = _ports(chosen, root).get("training_backend")
         _require_models(backend, settings)
         return run_server(backend, settings, listening=listening, as_json=as_json)
+
+
+def _refuse(given: dict[str, object], *, of: str, action: str) -> None:
+    """Refuse options of one action that were given to the other; None was not given."""
+    names = [f"--{name}" for name, value in given.items() if value is not None]
+    if names:
+        raise ConfigError(
+            what=f"{', '.join(names)} belong{'s' if len(names) == 1 else ''} to crucible serve {of}",
+            where=f"serve {action}",
+            remedy="leave it out" if len(names) == 1 else "leave them out",
+        )
 
 
 def _key(variable: str | None) -> str | None:
