@@ -1,7 +1,6 @@
 """A server that ends at any moment, and one that goes on from what it left."""
 
 import shutil
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_gateway.tinker.service import TinkerService
 from crucible_gateway.tinker.store import StateStore
 from crucible_ir import StorageError
 from crucible_testing.backend import BigramBackend
@@ -294,23 +292,6 @@ def test_a_model_whose_memory_was_freed_goes_on_although_its_state_could_not_be_
         tinker.later(service.tidy()).result(30)
     assert tinker.backend.clients[0].closed
     assert tinker.loss(model, 4, ROWS) == loss
-
-
-def test_tidying_goes_on_after_any_error(
-    start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    failed, again = threading.Event(), threading.Event()
-
-    async def tidy(_: TinkerService) -> None:
-        if not failed.is_set():
-            failed.set()
-            raise RuntimeError("a bug")
-        again.set()
-
-    monkeypatch.setattr(TinkerService, "tidy", tidy)
-    start(options={"tidy_every_s": 0.001})
-    assert again.wait(10)
-    assert "a bug" in caplog.text
 
 
 def test_a_finished_session_leaves_only_its_checkpoints(start: Any) -> None:

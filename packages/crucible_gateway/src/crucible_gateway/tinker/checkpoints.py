@@ -208,6 +208,12 @@ class CheckpointLibrary:
         kept = [entry["ref"] for entry in self._entries.values() if entry["model_id"] == model_id]
         return kept + [{"path": str(folder)} for id, folder in self._copying.values() if id == model_id]
 
+    def sessions(self) -> set[str]:
+        """Sessions under whose models there is a checkpoint, or a copy is under way."""
+        models = [entry["model_id"] for entry in self._entries.values()]
+        models += [model_id for model_id, _ in self._copying.values()]
+        return {str(model_id).partition(":")[0] for model_id in models}
+
     def _live(self, path: str) -> dict[str, Any] | None:
         entry = self._entries.get(path)
         return None if entry is None or _expired(entry, self._clock()) else entry

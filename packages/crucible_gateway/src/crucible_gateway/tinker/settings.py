@@ -55,7 +55,11 @@ class Limits:
     poll_s: float = 30.0
     """How long a question for a result is held open; the SDK hangs up after 45 s."""
     session_s: float = 3600.0
-    """A session that was silent for so long frees its memory; its state stays on disk and comes back on use."""
+    """A session that was silent for so long frees its memory: models are kept on disk and come back on use, samples
+    that nobody read are made anew if they are asked for."""
+    gone_s: float = 7 * 24 * 3600.0
+    """A session that was silent for so long is ended as if its client had done so: its checkpoints stay. An ended one
+    is forgotten after as long again, once it has no checkpoints."""
     default_max_tokens: int = 4096
     """Tokens of a continuation where neither the client nor the model gives a bound."""
 
