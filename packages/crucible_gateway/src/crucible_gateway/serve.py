@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def serve(
         return run_server(backend, settings, listening=listening, as_json=as_json)
 
 
-def _refuse(given: dict[str, object], *, of: str, action: str) -> None:
+def _refuse(given: Mapping[str, object], *, of: str, action: str) -> None:
     """Refuse options of one action that were given to the other; None was not given."""
     names = [f"--{name}" for name, value in given.items() if value is not None]
     if names:
