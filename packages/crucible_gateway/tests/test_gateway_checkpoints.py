@@ -182,6 +182,47 @@ def test_two_copies_to_one_name_at_once_make_one(tinker: Tinker, monkeypatch: py
     assert len(copies(tinker)) == 1
 
 
+def test_files_are_measured_and_removed_in_other_threads_than_that_of_the_requests(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinker = start(limits={"snapshot_steps": 1, "kept_samplers": 1})
+    rmtree, rglob = shutil.rmtree, Path.rglob
+    seen: dict[str, set[int]] = {"removed": set(), "measured": set()}
+
+    def removed(path: str | Path, **more: Any) -> None:
+        if not Path(path).name.startswith(
+            "."
+        ):  # a draft of the fake engine's, which works where it is called
+            seen["removed"].add(threading.get_ident())
+        rmtree(path, **more)
+
+    def measured(folder: Path, pattern: str) -> Any:
+        seen["measured"].add(threading.get_ident())
+        return rglob(folder, pattern)
+
+    async def own() -> int:
+        return threading.get_ident()
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    monkeypatch.setattr(Path, "rglob", measured)
+    model = trained(tinker)
+    for seq in (3, 4):
+        path = saved(tinker, model, seq, overwrite=True)["path"]
+    tinker.train(model, 5, ROWS)
+    tinker.train(model, 6, ROWS, loss="nothing")
+    tinker.step(model, 7)  # refused, and the gradients of 5 are dropped
+    tinker.train(model, 8, ROWS)
+    tinker.step(model, 9)  # a newer state takes the place of the first
+    for seq in (10, 11):
+        body = {"model_id": model, "seq_id": seq, "sampling_session_seq_id": seq}
+        tinker.result(tinker.post("save_weights_for_sampler", body)["request_id"])
+    assert tinker.ask("DELETE", url_of(path)).status == 204
+    tinker.post(f"sessions/{model.partition(':')[0]}/finish", {"reason": {"type": "success"}})
+    loop = tinker.later(own()).result(10)
+    assert all(threads and loop not in threads for threads in seen.values()), (loop, seen)
+    assert not list(tinker.settings.state.glob("models/*/*"))
+
+
 def test_what_a_checkpoint_belongs_to_can_be_asked(tinker: Tinker) -> None:
     path = saved(tinker, trained(tinker), 3)["path"]
     info = tinker.post("weights_info", {"tinker_path": path})

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run_server", "serve"]
 
-_ACTIONS = ("tinker", "status")
 _HOST, _PORT, _MANIFEST, _URL = "127.0.0.1", 8040, "offline", "http://127.0.0.1:8040"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -62,29 +61,13 @@ def serve(
     home: HomeOption = None,
 ) -> int:
     """Serve models to programs written for the Tinker SDK, or tell how a server is."""
-    if action not in _ACTIONS:
-        near = nearest(action, _ACTIONS)
-        remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(_ACTIONS)}"
-        raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
+    tinker = {"model": model, "host": host, "port": port, "state": state, "manifest": manifest, "home": home}
+    _require_own(action, {"tinker": tinker, "status": {"url": url}})
+    key = _key(api_key_env)
     if action == "status":
-        given = {
-            "model": model,
-            "host": host,
-            "port": port,
-            "state": state,
-            "manifest": manifest,
-            "home": home,
-        }
-        _refuse(given, of="tinker", action=action)
-        return _status(_URL if url is None else url, _key(api_key_env), as_json=as_json)
-    _refuse({"url": url}, of="status", action=action)
-    key, host = _key(api_key_env), _HOST if host is None else host
-    if host not in _LOOPBACK and key is None:
-        raise ConfigError(
-            what=f"{host} can be reached by others, and no key is asked for",
-            where="--host",
-            remedy="give --api-key-env NAME, or listen on 127.0.0.1",
-        )
+        return _status(_URL if url is None else url, key, as_json=as_json)
+    host = _HOST if host is None else host
+    _require_guarded(host, key)
     root = _root(home)
     settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
     chosen = _manifest(_MANIFEST if manifest is None else manifest)
@@ -95,14 +78,30 @@ def serve(
         return run_server(backend, settings, listening=listening, as_json=as_json)
 
 
-def _refuse(given: Mapping[str, object], *, of: str, action: str) -> None:
-    """Refuse options of one action that were given to the other; None was not given."""
-    names = [f"--{name}" for name, value in given.items() if value is not None]
-    if names:
+def _require_own(action: str, options: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse an action that is not among ``options``, and options of another one; None was not given."""
+    if action not in options:
+        near = nearest(action, options)
+        remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(options)}"
+        raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
+    for other, values in options.items():
+        names = [f"--{name}" for name, value in values.items() if value is not None]
+        if names and other != action:
+            one = len(names) == 1
+            raise ConfigError(
+                what=f"{', '.join(names)} belong{'s' if one else ''} to crucible serve {other}",
+                where=f"serve {action}",
+                remedy=f"leave {'it' if one else 'them'} out",
+            )
+
+
+def _require_guarded(host: str, key: str | None) -> None:
+    """Refuse to listen where others can reach the server and no key is asked for."""
+    if host not in _LOOPBACK and key is None:
         raise ConfigError(
-            what=f"{', '.join(names)} belong{'s' if len(names) == 1 else ''} to crucible serve {of}",
-            where=f"serve {action}",
-            remedy="leave it out" if len(names) == 1 else "leave them out",
+            what=f"{host} can be reached by others, and no key is asked for",
+            where="--host",
+            remedy="give --api-key-env NAME, or listen on 127.0.0.1",
         )
 
 
