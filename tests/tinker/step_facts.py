@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from engine_record import RecordedRun, Step, tokens_of
+from engine_record import Pass, RecordedRun, Step, tokens_of
 from numpy.typing import NDArray
 from side_by_side import Metrics
 
+from crucible_train.losses import LOSSES
 from crucible_train.types import Datum
 
 __all__ = ["GRADIENT_WITHIN", "WITHIN", "beyond", "compared", "metrics_compared"]
@@ -60,7 +61,7 @@ def _facts(step: Step) -> _Facts:
     return _Facts(
         exact={
             "loss function": sorted({one.loss_fn for one in step.passes}),
-            "its settings": sorted({tuple(sorted(one.config.items())) for one in step.passes}),
+            "its settings": sorted({_settings(one) for one in step.passes}),
             "optimiser": step.params,
             "tokens": sorted(digests),
             "loss inputs": names,
@@ -71,6 +72,11 @@ def _facts(step: Step) -> _Facts:
         loss=math.fsum(float(output.metrics["loss:sum"]) for output in outputs),
         gradient=float(step.output.result().metrics["unclipped_grad_l2:mean"]),
     )
+
+
+def _settings(one: Pass) -> tuple[tuple[str, float], ...]:
+    """What the loss works with: a side may name a default or leave it out."""
+    return tuple(sorted({**LOSSES[one.loss_fn].defaults, **one.config}.items()))
 
 
 def _columns(array: NDArray[Any]) -> NDArray[Any]:

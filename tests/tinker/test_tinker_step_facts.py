@@ -131,6 +131,17 @@ def test_another_loss_function_is_an_error() -> None:
         compared(run(step(*USUAL)), run(changed))
 
 
+def test_settings_of_a_loss_may_be_named_or_left_to_the_default() -> None:
+    def with_settings(**config: float) -> RecordedRun:
+        made = step(*USUAL)
+        made.passes = [replace(made.passes[0], loss_fn="ppo", config=config)]
+        return run(made)
+
+    assert compared(with_settings(), with_settings(clip_low_threshold=0.8))["equal_batches"] == 1
+    with pytest.raises(AssertionError, match="step 0: its settings"):
+        compared(with_settings(), with_settings(clip_low_threshold=0.7))
+
+
 def test_metrics_are_held_against_each_other_where_both_have_them() -> None:
     theirs: dict[int, dict[str, Any]] = {0: {"a": 2.0, "b": 1.0, "time/x": 9.0}, 1: {"a": 2.0, "c": 5.0}}
     ours: dict[int, dict[str, Any]] = {0: {"a": 2.0, "b": 1.5, "time/x": 1.0}, 1: {"a": 3.0, "c": 6.0}}
