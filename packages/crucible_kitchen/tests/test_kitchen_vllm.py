@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
-
-pytest.importorskip("httpx")
-sys.path.insert(0, str(Path(__file__).parent))
-
-from vllm_stand_in import StandIn, serving
 
 from crucible_ir import ConfigError, CrucibleError, NotFoundError, ServiceError
 from crucible_kitchen.adapters.vllm_adapters import VllmAdapters
 from crucible_kitchen.adapters.vllm_sampling import VllmSampler
 from crucible_kitchen.adapters.vllm_server import VllmServer
 from crucible_testing.contracts.sampling import SamplingClientContract
+from crucible_testing.vllm import StandIn, serving
 from crucible_train.ports import SamplingClient
 from crucible_train.types import ModelInput, SamplingParams
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["END", "POSITIONS", "VOCABULARY", "StandIn", "serving"]
+
 VOCABULARY, POSITIONS, END = 64, 64, 2
 
 
