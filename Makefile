@@ -93,7 +93,7 @@ check-lint: sync
 	@$(BIN)/ruff format --check
 
 check-types: sync
-	@$(BIN)/mypy --strict $(SOURCES) tools
+	@$(BIN)/mypy --strict $(SOURCES) tools benchmarks
 
 check-contracts: sync
 	@$(BIN)/lint-imports --no-logo

@@ -47,6 +47,13 @@ def test_a_missing_model_is_named(crucible: Any) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_server_looks_at_its_models_before_it_says_that_it_serves(crucible: Any, tmp_path: Path) -> None:
+    code, out, err = crucible("serve", "tinker", "--model", f"Some/name={tmp_path}", "--port", "0")
+    assert code == ExitCode.NOT_FOUND
+    assert "holds no config.json" in err
+    assert out == ""
+
+
 def test_a_missing_dataset_is_named(crucible: Any) -> None:
     code, _, err = crucible("run", "sl_basic", "model=tiny", "data.path=./absent.jsonl", "batch_size=8")
     assert code == ExitCode.NOT_FOUND

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:Reso
 
 KEY = "tml-a-key-for-tests"
 WITHIN = 1e-5
-"""Difference of every metric of every step, relative where it is greater than 1. The engine under the server also
-scores positions without weight, so that float32 sums come in another order."""
+"""Difference of every metric of every step, relative where it is greater than 1. A custom loss is computed by the SDK
+between two passes there, so that float32 sums come in another order."""
 RECIPES = {
     "sl_basic": (
         "data.path=tiny",
@@ -54,6 +54,17 @@ PAIRED = {
     ),
 }
 """Recipes that run on both sides, each with its settings."""
+CONFORMS = (
+    "scores",
+    "gradients.forward",
+    "loss.custom",
+    "policy.ppo",
+    "models",
+    "optimizer.betas",
+    "state.resumed",
+    "errors",
+)
+"""Checks and families that the server is held against in every test run; in the proof it is all of them."""
 SHARED = ("max_steps=6", "save_every=3", "learning_rate=1e-3", "renderer=role_colon")
 
 
@@ -142,10 +153,27 @@ def test_a_recipe_learns_the_same_through_the_service_as_on_the_engine(
         recipe, *settings = (word.format(model=model) for word in PAIRED[name])
         code, _, err = crucible("run", recipe, f"model={model}", *settings, *SHARED, *where, "-q")
         assert code == 0, err
-    here, there = (without_service(rows(folder)) for folder in crucible.run_dirs())
+    engine, service = crucible.run_dirs()
+    assert events_of(engine, "cost.reconciled") == []
+    (cost,) = events_of(service, "cost.reconciled")
+    last = [row["metrics"] for row in rows(service) if "service/usd" in row["metrics"]][-1]
+    assert cost["used"]["tokens"]["trained"] == last["service/trained_tokens"] > 0
+    assert cost["used"]["usd"] >= last["service/usd"]  # what comes after the last step is in it too
+    assert ("usd" in cost["difference"]) == (name in ("sl_basic", "preference", "soft targets"))
+    here, there = (without_service(rows(folder)) for folder in (engine, service))
     assert len(there) == len(here) >= 6
     for one, other in zip(here, there, strict=True):
         assert other == pytest.approx(one, rel=WITHIN, abs=WITHIN)
+
+
+def test_the_server_conforms(crucible: Any, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_KEY", KEY)
+    whole = os.environ.get("CRUCIBLE_CONFORMANCE") == "whole"
+    only = [] if whole else [word for name in CONFORMS for word in ("--only", name)]
+    report = crucible.json("conformance", server, "--api-key-env", "OTHER_KEY", *only)
+    assert [check for check in report["checks"] if check["status"] != "passed"] == []
+    assert (report["backend"], report["model"]) == ("tinker", "Tiny/tiny")
+    assert report["passed"] > (50 if whole else 10)
 
 
 def test_what_was_trained_is_counted_and_was_foreseen(
@@ -161,7 +189,35 @@ def test_what_was_trained_is_counted_and_was_foreseen(
     (estimate,) = events_of(run_dir, "cost.estimated")
     assert estimate["tokens"]["trained"] == trained
     assert estimate["usd"] == pytest.approx(trained * 2.0 / 1e6)
-    assert "expected cost: 0.0" in (run_dir / "report.md").read_text(encoding="utf-8")
+    (cost,) = events_of(run_dir, "cost.reconciled")
+    assert cost["difference"]["trained"] == 0.0
+    assert cost["by_model"]["Tiny/tiny"]["tokens"]["scored"] > 0
+    report = (run_dir / "report.md").read_text(encoding="utf-8")
+    assert "expected cost: 0.0" in report
+    assert f"cost: {cost['used']['usd']:.2f} USD ({int(trained):,} tokens trained" in report
+
+
+def test_a_run_that_meets_its_cap_stops_before_the_call_and_goes_on_when_it_is_raised(
+    crucible: Any, manifest: str, rows: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(manifest)
+    text = path.read_text(encoding="utf-8").replace("train = 2.0", "train = 2.0, score = 0.0")
+    path.write_text(text.replace("spending_cap_usd = 100.0", "spending_cap_usd = 0.005"), encoding="utf-8")
+    settings = ("data.path=tiny", "data.limit=64", "batch_size=8", "save_every=2", "sample_prompts=0")
+    words = ("model=Tiny/tiny", *settings, "data.eval_limit=8", "renderer=role_colon", "-m", manifest, "-q")
+    code, _, err = crucible("run", "sl_basic", *words)
+    assert (code, "set $CRUCIBLE_SPENDING_CAP_USD to more" in err) == (2, True), err
+    (run_dir,) = crucible.run_dirs()
+    (estimate,) = events_of(run_dir, "cost.estimated")
+    spent = [row["metrics"]["service/usd"] for row in rows(run_dir)]
+    assert 0 < spent[-1] <= 0.005 < estimate["usd"]
+    monkeypatch.setenv("CRUCIBLE_SPENDING_CAP_USD", "100")
+    code, _, err = crucible("resume", run_dir.name, "-q")
+    assert code == 0, err
+    assert [row["step"] for row in rows(run_dir)] == list(range(9))
+    (cost,) = events_of(run_dir, "cost.reconciled")
+    assert cost["used"]["tokens"]["trained"] == estimate["tokens"]["trained"]
+    assert events_of(run_dir, "run.resumed")[-1]["step"] == 4
 
 
 def test_a_killed_run_goes_on_from_the_services_checkpoint(

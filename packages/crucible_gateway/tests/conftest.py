@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Tinker]]:
             chosen = TinkerSettings(
                 models=(served,),
                 state=state or tmp_path / "state",
-                limits=replace(Limits(), **(limits or {})),
+                limits=replace(Limits(snapshot_rest=0), **(limits or {})),
                 **settings,
             )
             return running.enter_context(Tinker(backend or BigramBackend(), chosen, **(options or {})))

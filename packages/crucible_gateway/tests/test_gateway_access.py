@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from crucible_gateway.tinker.access import KeyCheck, key_from, require_usable_key
 from crucible_gateway.tinker.metrics import Meters
@@ -127,6 +128,9 @@ def test_what_is_counted_can_be_read_by_prometheus_and_by_people(tinker: Tinker)
     tinker.result(tinker.train(model, 1, ROWS))
     tinker.result(tinker.step(model, 2))
     text = tinker.ask("GET", "/metrics").body.decode()
+    families = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert families["crucible_tokens"] == families["crucible_requests"] == "counter"
+    assert families["crucible_state"] == "gauge"
     assert 'crucible_tokens_total{kind="trained"} 2.0' in text
     assert "crucible_optimizer_steps_total 1.0" in text
     assert 'crucible_requests_total{endpoint="/optim_step",status="200"} 1.0' in text

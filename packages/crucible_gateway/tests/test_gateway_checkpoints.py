@@ -1,14 +1,19 @@
 """Checkpoints through the server: names, expiry, resuming, copies, and files that others load."""
 
+import concurrent.futures
 import io
+import shutil
 import tarfile
+import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from crucible_ir import StorageError
 from crucible_testing.gateway import MODEL, Tinker
 
 ROWS = [[1, 2, 3, 4], [5, 6, 7]]
@@ -133,6 +138,89 @@ def test_a_checkpoint_can_be_marked_public_and_copied(tinker: Tinker) -> None:
     body = {"session_id": session, "model_seq_id": 0, "path": copy, "optimizer": True}
     made = tinker.result(tinker.post("load_weights", body)["request_id"])["model_id"]
     assert tinker.loss(made, 1, ROWS) == tinker.loss(model, 4, ROWS)
+
+
+def copies(tinker: Tinker) -> list[str]:
+    return [path.name for path in tinker.settings.state.glob("models/*/copy-*")]
+
+
+def test_a_copy_that_cannot_be_made_leaves_no_files(tinker: Tinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tinker, trained(tinker), 3)["path"]
+    body = {"source_path": path, "destination_project_id": "p"}
+    told = tinker.ask("POST", "/api/v1/copy_weights", {**body, "ttl_seconds": 0})
+    assert (told.status, "ttl_seconds = 0" in told.json()["error"]) == (422, True)
+    assert copies(tinker) == []
+
+    def full(*_: Any) -> None:
+        raise StorageError(what="the disk is full", where="state", remedy="free some space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tinker.app.state.service.store, "put", full)
+        assert tinker.ask("POST", "/api/v1/copy_weights", body).status == 507
+    assert copies(tinker) == []
+    assert tinker.post("copy_weights", body)["tinker_path"]
+
+
+def test_two_copies_to_one_name_at_once_make_one(tinker: Tinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    copytree = shutil.copytree
+
+    def slow(source: Path, target: Path) -> Path:
+        begun.release()
+        assert go_on.wait(10)
+        return copytree(source, target)
+
+    monkeypatch.setattr(shutil, "copytree", slow)
+    path = saved(tinker, trained(tinker), 3)["path"]
+    body = {"source_path": path, "session_id": tinker.session(), "model_seq_id": 0}
+    first = tinker.asking("POST", "/api/v1/copy_weights", body)
+    assert begun.acquire(timeout=10)
+    second = tinker.asking("POST", "/api/v1/copy_weights", body)
+    assert second in concurrent.futures.wait([second], timeout=5).done
+    go_on.set()
+    assert (first.result(10).status, second.result().status) == (200, 422)
+    assert len(copies(tinker)) == 1
+
+
+def test_files_are_measured_and_removed_in_other_threads_than_that_of_the_requests(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinker = start(limits={"snapshot_steps": 1, "kept_samplers": 1})
+    rmtree, rglob = shutil.rmtree, Path.rglob
+    seen: dict[str, set[int]] = {"removed": set(), "measured": set()}
+
+    def removed(path: str | Path, **more: Any) -> None:
+        if not Path(path).name.startswith(
+            "."
+        ):  # a draft of the fake engine's, which works where it is called
+            seen["removed"].add(threading.get_ident())
+        rmtree(path, **more)
+
+    def measured(folder: Path, pattern: str) -> Any:
+        seen["measured"].add(threading.get_ident())
+        return rglob(folder, pattern)
+
+    async def own() -> int:
+        return threading.get_ident()
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    monkeypatch.setattr(Path, "rglob", measured)
+    model = trained(tinker)
+    for seq in (3, 4):
+        path = saved(tinker, model, seq, overwrite=True)["path"]
+    tinker.train(model, 5, ROWS)
+    tinker.train(model, 6, ROWS, loss="nothing")
+    tinker.step(model, 7)  # refused, and the gradients of 5 are dropped
+    tinker.train(model, 8, ROWS)
+    tinker.step(model, 9)  # a newer state takes the place of the first
+    for seq in (10, 11):
+        body = {"model_id": model, "seq_id": seq, "sampling_session_seq_id": seq}
+        tinker.result(tinker.post("save_weights_for_sampler", body)["request_id"])
+    assert tinker.ask("DELETE", url_of(path)).status == 204
+    tinker.post(f"sessions/{model.partition(':')[0]}/finish", {"reason": {"type": "success"}})
+    loop = tinker.later(own()).result(10)
+    assert all(threads and loop not in threads for threads in seen.values()), (loop, seen)
+    assert not list(tinker.settings.state.glob("models/*/*"))
 
 
 def test_what_a_checkpoint_belongs_to_can_be_asked(tinker: Tinker) -> None:

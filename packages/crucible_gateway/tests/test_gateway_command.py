@@ -1,7 +1,9 @@
 """``crucible serve``: what it refuses before it serves, and a server of its own that is killed."""
 
+import errno
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from crucible_gateway.listening import address_of, listen
 from crucible_gateway.serve import serve
 from crucible_gateway.tinker.status import fetch_status
+from crucible_gateway.tinker.store import StateStore
 from crucible_ir import ConfigError, NotFoundError, ServiceError, StorageError
 from crucible_kitchen.cli.main import main
 from crucible_testing.backend import write_bigram_model
@@ -22,13 +26,15 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import uvicorn
+from crucible_gateway.listening import listen
 from crucible_gateway.serve import run_server
 from crucible_gateway.tinker.settings import ServedModel, TinkerSettings
 from crucible_testing.backend import BigramBackend
 
 model, state = sys.argv[1:]
 served = ServedModel(name="Big/gram", source=model, tokenizer_id=model)
-run_server(BigramBackend(), TinkerSettings(models=(served,), state=Path(state)), host="127.0.0.1", port=0, as_json=True)
+settings = TinkerSettings(models=(served,), state=Path(state))
+run_server(BigramBackend(), settings, listening=listen("127.0.0.1", 0), as_json=True)
 """
 
 
@@ -38,22 +44,26 @@ run_server(BigramBackend(), TinkerSettings(models=(served,), state=Path(state)),
         ({"action": "tinkre"}, "did you mean 'tinker'"),
         ({"action": "tinker"}, "no model is named"),
         ({"action": "tinker", "model": ["a/b", "a/b"]}, "served twice"),
+        ({"action": "tinker", "model": [""]}, "names no model"),
+        ({"action": "tinker", "model": ["=folder"]}, "names no model"),
+        ({"action": "tinker", "model": ["name="]}, "names no model"),
         ({"action": "tinker", "model": ["a/b"], "host": "0.0.0.0"}, "no key is asked for"),
         ({"action": "tinker", "model": ["a/b"], "api_key_env": "NOT_SET"}, "NOT_SET is not set"),
         ({"action": "tinker", "model": ["a/b"], "manifest": "offlin"}, "offline"),
+        ({"action": "tinker", "model": ["a/b"], "url": "http://x"}, "serve tinker: --url belongs to"),
         ({"action": "status", "url": "nowhere"}, "is no address"),
+        (
+            {"action": "status", "port": 8040},
+            "serve status: --port belongs to crucible serve tinker; leave it",
+        ),
+        (
+            {"action": "status", "model": ["a/b"], "host": "::1", "manifest": "dev", "home": Path()},
+            "--model, --host, --manifest, --home belong to",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_told_at_once(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    usual = {
-        "model": None,
-        "host": "127.0.0.1",
-        "port": 0,
-        "api_key_env": None,
-        "state": tmp_path,
-        "manifest": "offline",
-        "url": "http://127.0.0.1:1",
-    }
+    usual = {"port": 0, "state": tmp_path} if settings["action"] != "status" else {}
     with pytest.raises(ConfigError, match=said):
         serve(**{**usual, **settings})
     assert list(tmp_path.iterdir()) == []
@@ -62,6 +72,36 @@ def test_what_cannot_be_served_is_told_at_once(settings: dict[str, Any], said: s
 def test_a_folder_that_is_not_there_is_told_before_a_port_is_taken() -> None:
     with pytest.raises(NotFoundError):
         serve("tinker", model=["./nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("refused", "port", "said"),
+    [
+        (None, 65536, "65536 is no port"),
+        (None, -1, "-1 is no port"),
+        (errno.EADDRNOTAVAIL, 0, "this machine cannot listen at '127.0.0.1'"),
+        (errno.EACCES, 80, "this user may not listen at port 80"),
+    ],
+)
+def test_where_nobody_can_listen_is_told(
+    refused: int | None, port: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(refused, "refused")
+
+    if refused is not None:
+        monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(ConfigError, match=said):
+        listen("127.0.0.1", port)
+
+
+def test_a_port_that_is_in_use_is_told_and_the_state_is_free_again(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+        assert address_of(other) == f"http://127.0.0.1:{port}"
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=f"something listens at port {port}"):
+                serve("tinker", model=["a/b"], port=port, state=tmp_path / "state", home=tmp_path)
 
 
 def test_no_server_where_one_is_asked_is_a_service_error() -> None:
@@ -162,3 +202,19 @@ def test_a_folder_that_another_server_uses_is_told_before_a_port_is_taken(start:
     state = start().settings.state
     with pytest.raises(StorageError, match="end the server that uses this folder"):
         serve("tinker", model=["a/b"], state=state, home=tmp_path)
+
+
+def test_a_server_keeps_its_folder_from_the_first_moment_in_every_life(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = StateStore(tmp_path)
+        with pytest.raises(StorageError, match="another server uses this state"):
+            StateStore(tmp_path)
+        store.close()
+
+
+def test_state_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gateway.sqlite").write_bytes(b"no database, " * 100)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StorageError, match="cannot be opened"):
+            StateStore(folder)

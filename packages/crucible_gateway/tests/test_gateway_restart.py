@@ -1,6 +1,7 @@
 """A server that ends at any moment, and one that goes on from what it left."""
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,54 @@ def test_a_state_that_cannot_be_written_now_is_written_later(start: Any) -> None
     assert list(tinker.settings.state.glob("models/*/snapshot-*"))
 
 
+class Flaky:
+    """Calls go through but the one with that number."""
+
+    def __init__(self, call: Callable[..., Any], error: Exception, *, fail: int) -> None:
+        self.call, self.error, self.fail, self.count = call, error, fail, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.count += 1
+        if self.count == self.fail:
+            raise self.error
+        return self.call(*args)
+
+
+def test_a_state_that_could_not_be_named_is_removed_and_the_older_one_stays(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinker = start(limits={"snapshot_steps": 1})
+    store = tinker.app.state.service.store
+    full = StorageError(what="the disk is full", where="state", remedy="free some space")
+    monkeypatch.setattr(store, "cover", Flaky(store.cover, full, fail=2))
+    model = tinker.model()
+    for step in range(3):
+        submit(tinker, model, step)
+    loss = tinker.loss(model, 7, ROWS)
+    assert sum(line.startswith("submit save_state") for line in tinker.backend.journal) == 3
+    assert len(list(tinker.settings.state.glob("models/*/snapshot-*"))) == 1
+    tinker.stop()
+    assert start().loss(model, 8, ROWS) == loss
+
+
+def test_a_model_whose_memory_was_freed_goes_on_although_its_state_could_not_be_written(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    tinker = start(options={"clock": lambda: now[0]})
+    model = tinker.model()
+    submit(tinker, model, 0)
+    told(tinker, model, 0)
+    loss = tinker.loss(model, 3, ROWS)
+    now[0] += timedelta(hours=2)
+    service = tinker.app.state.service
+    monkeypatch.setattr(service.store, "cover", Flaky(service.store.cover, OSError("disk"), fail=1))
+    with pytest.raises(OSError, match="disk"):
+        tinker.later(service.tidy()).result(30)
+    assert tinker.backend.clients[0].closed
+    assert tinker.loss(model, 4, ROWS) == loss
+
+
 def test_a_finished_session_leaves_only_its_checkpoints(start: Any) -> None:
     tinker = start(limits={"snapshot_steps": 1})
     model = tinker.model()
@@ -259,7 +308,7 @@ def test_a_finished_session_leaves_only_its_checkpoints(start: Any) -> None:
 
 def test_one_state_folder_has_one_server(start: Any) -> None:
     state = start().settings.state
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="another server uses this state"):
         StateStore(state)
 
 
@@ -272,3 +321,15 @@ def test_a_model_that_was_being_made_is_made_anew(start: Any, tmp_path: Path) ->
     second = start(state=left_behind(first, tmp_path / "after"))
     assert second.model(session) == f"{session}:train:0"
     assert second.get("training_runs")["training_runs"][0]["base_model"] == MODEL
+
+
+@pytest.mark.parametrize(("rest", "written"), [(0.0, 3), (1e9, 1)])
+def test_writing_the_state_never_takes_more_than_a_share_of_the_time(
+    start: Any, rest: float, written: int
+) -> None:
+    tinker = start(limits={"snapshot_steps": 2, "snapshot_rest": rest})
+    model = tinker.model()
+    for step in range(7):
+        submit(tinker, model, step)
+    told(tinker, model, 6)
+    assert sum(line.startswith("submit save_state") for line in tinker.backend.journal) == written

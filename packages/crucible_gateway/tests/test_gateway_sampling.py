@@ -170,7 +170,6 @@ def test_without_a_bound_a_continuation_fills_the_models_length(tinker: Tinker) 
         ({"prompt_alt_tokens_k": 1}, "prompt_alt_tokens_k"),
         ({"target_prompt_logprobs": {"data": [1]}}, "target_prompt_logprobs"),
         ({"record_stability_info": True}, "stable_reinforce"),
-        ({"num_samples": 100_000}, "num_samples"),
         ({"prompt_logprobs": True, "prompt_logprobs_last_n": 4}, "prompt_logprobs_last_n"),
         ({"params": {"temperature": -1}}, "temperature"),
         ({"params": {"top_p": 0}}, "top_p"),
@@ -183,6 +182,14 @@ def test_what_is_not_given_is_refused_by_name(tinker: Tinker, more: dict[str, An
     told = asked(tinker, sampler_of(tinker), 0, **more)
     assert told["category"] == "user"
     assert said in told["error"]
+
+
+def test_more_samples_than_a_request_may_have_are_refused_before_anything_is_made(tinker: Tinker) -> None:
+    body = {"sampling_session_id": sampler_of(tinker), "seq_id": 0, "prompt": {"chunks": []}}
+    told = tinker.ask("POST", "/api/v1/asample", {**body, "num_samples": 30_000})
+    assert (told.status, told.json()["category"]) == (422, "user")
+    assert all(part in told.json()["error"] for part in ("num_samples = 30000", "ask for 1024 at most"))
+    assert len(tinker.app.state.service.promises) == 0
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_a_poller_is_told_each_ending_once_and_failures_as_such(start: Any) -> N
     sampler = sampler_of(tinker)
     target = {"type": "sampling_session", "sampling_session_id": sampler}
     asked(tinker, sampler, 0)
-    asked(tinker, sampler, 1, num_samples=100_000)
+    asked(tinker, sampler, 1, topk_sample_logprobs=1)
     first = tinker.post("retrieve_futures", {"target": target, "prev_cursor": 0})
     assert [item["state"] for item in first["completions"]] == ["finished", "failed"]
     again = tinker.post("retrieve_futures", {"target": target, "prev_cursor": first["cursor"]})

@@ -174,6 +174,20 @@ def test_gradients_of_the_good_parts_of_a_failed_step_are_dropped(start: Any, tm
     assert stepped == direct(tmp_path, 1)[1][0]
 
 
+def test_a_failed_step_leaves_those_alone_that_were_sent_before_it_was_known(
+    start: Any, tmp_path: Path
+) -> None:
+    tinker = start(backend=BigramBackend(fail={"forward_backward": 1}))
+    losses, norms = direct(tmp_path, 2)
+    model = tinker.model()
+    steps = {seq: tinker.step(model, seq) for seq in (2, 4, 6)}
+    parts = {seq: tinker.train(model, seq, ROWS) for seq in (3, 5, 1)}
+    assert tinker.result(parts[3])["category"] == "server"
+    assert "no gradients" in tinker.result(steps[4])["error"]
+    assert [tinker.result(parts[seq]).metrics["loss:sum"] for seq in (1, 5)] == losses
+    assert [tinker.result(steps[seq])["metrics"]["unclipped_grad_l2:mean"] for seq in (2, 6)] == norms
+
+
 def test_a_fault_of_the_engine_is_the_servers_and_not_the_users(start: Any) -> None:
     tinker = start(backend=BigramBackend(fail={"forward_backward": 0}))
     model = tinker.model()

@@ -16,8 +16,18 @@ SHAPES: dict[str, Any] = json.loads((GOLDEN / "wire_shapes.json").read_text(enco
 
 
 def replayed(recorded: dict[str, Any], session: str) -> list[tuple[str, str, Any]]:
-    """Requests of one recorded session under ``session``, numbered without the gaps of what was left out."""
-    sent, number = [], 0
+    """Requests of one recorded session under ``session``, numbered without the gaps of what was left out.
+
+    Of the passes the first alone was recorded as it was sent: it stands for the others before their steps.
+    """
+    sent: list[tuple[str, str, Any]] = []
+    number, passed = 0, None
+
+    def train(item: dict[str, Any]) -> tuple[str, str, bytes]:
+        message = messages().ForwardBackwardRequest.FromString(bytes.fromhex(item["body_hex"]))
+        message.model_id, message.seq_id = message.model_id.replace("sess1", session), number
+        return item["method"], item["path"], message.SerializeToString()
+
     for item in recorded["http"]:
         text = json.dumps(item)
         if "sess2" in text:
@@ -25,11 +35,12 @@ def replayed(recorded: dict[str, Any], session: str) -> list[tuple[str, str, Any
         if item["path"] in ("retrieve_future", "create_session"):
             continue
         if "body_hex" in item:
-            number += 1
-            message = messages().ForwardBackwardRequest.FromString(bytes.fromhex(item["body_hex"]))
-            message.model_id, message.seq_id = message.model_id.replace("sess1", session), number
-            sent.append((item["method"], item["path"], message.SerializeToString()))
+            number, passed = number + 1, item
+            sent.append(train(item))
             continue
+        if item["path"] == "optim_step" and sent[-1][1] == "optim_step" and passed is not None:
+            number += 1
+            sent.append(train(passed))
         body = json.loads(json.dumps(item.get("body")).replace("sess1", session).replace("Mini/mini", MODEL))
         if body and "model_id" in body and "seq_id" in body:
             number += 1

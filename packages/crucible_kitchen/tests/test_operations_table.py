@@ -35,6 +35,8 @@ def test_the_table_holds_what_clients_hang_on() -> None:
             "plan",
             "render_check",
             "render_show",
+            "conformance",
+            "conformance_checks",
             "adapters",
             "recipes",
             "workflows",
@@ -61,7 +63,7 @@ def test_every_row_is_typed_described_and_has_a_method(name: str) -> None:
 
 def test_only_operations_that_spend_or_decide_need_approval() -> None:
     asking = {name for name, row in OPERATIONS.items() if row.needs_approval}
-    assert asking == {"create", "run", "resume", "decide"}
+    assert asking == {"create", "run", "resume", "decide", "conformance"}
     assert {row.effect for row in OPERATIONS.values()} == {"read", "write", "run"}
 
 

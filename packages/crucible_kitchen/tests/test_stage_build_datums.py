@@ -110,6 +110,22 @@ def test_the_number_of_steps_is_that_of_the_batches_but_no_more_than_was_asked(
     ]
 
 
+@pytest.mark.parametrize(("bound", "role"), [(33, None), (32, "held_out"), (31, "train"), (None, None)])
+def test_examples_longer_than_the_backends_model_reads_are_found_before_any_step(
+    tmp_path: Path, bound: int | None, role: str | None
+) -> None:
+    bench = bench_of(tmp_path, chat_rows(3), held_out=chat_rows(1, first=50), batch_size=1)
+    bench.backend.longest = lambda _: bound  # type: ignore[attr-defined]
+    if role is None:
+        bench.run(BuildDatums)
+        lengths = [one.datum.model_input.length for key in (EXAMPLES, EVAL_EXAMPLES) for one in bench[key]]
+        assert (max(lengths[:3]), lengths[3]) == (32, 33)
+        return
+    with pytest.raises(DataError, match=f"longest of the {role} examples") as caught:
+        bench.run(BuildDatums)
+    assert f"set max_length={bound}, which cuts longer ones" in str(caught.value)
+
+
 def test_totals_of_a_resumed_run_go_on(tmp_path: Path) -> None:
     bench = bench_of(tmp_path)
     bench.run(BuildDatums)

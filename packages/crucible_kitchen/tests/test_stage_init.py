@@ -179,7 +179,12 @@ def test_tokenizer_and_renderer_are_part_of_the_provenance(tmp_path: Path) -> No
         "tokenizer": {"digest": bench[TOKENIZER].digest},
         "renderer": {"name": "role_colon", "digest": bench[RENDERER].digest},
     }
-    assert bench.of("tokenizer.loaded") == [{"digest": bench[TOKENIZER].digest, "renderer": "role_colon"}]
+    (loaded,) = bench.of("tokenizer.loaded")
+    assert loaded == {
+        "digest": bench[TOKENIZER].digest,
+        "renderer": "role_colon",
+        "stop": ["\n\nUser:"],
+    }
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "renderer"])

@@ -18,6 +18,7 @@ from crucible_kitchen.stages.begin_iteration import BeginIteration
 from crucible_kitchen.stages.build_env_group import BuildEnvGroup
 from crucible_kitchen.stages.compute_advantages import ComputeAdvantages
 from crucible_kitchen.stages.evaluate_rollouts import EvaluateRollouts
+from crucible_kitchen.stages.forward_backward_pairs import ForwardBackwardPairs
 from crucible_kitchen.stages.init_session import InitSession
 from crucible_kitchen.stages.init_tokenizer import InitTokenizer
 from crucible_kitchen.stages.keys import (
@@ -48,8 +49,9 @@ from crucible_kitchen.stages.rollouts import (
     RolledGroup,
     RolloutPool,
     RolloutSettings,
-    completer,
+    policy,
 )
+from crucible_kitchen.stages.sample_texts import SampleTexts
 from crucible_kitchen.stages.sampler import FreshSampler
 from crucible_kitchen.stages.split_updates import SplitUpdates
 from crucible_testing.bench import StageBench, plant_bigram
@@ -189,7 +191,7 @@ def test_every_answer_is_drawn_with_a_seed_of_its_own() -> None:
     settings = RolloutSettings(max_tokens=7, temperature=0.5)
 
     async def main() -> None:
-        complete = completer(sampler, settings, generator(0, "x"))  # type: ignore[arg-type]
+        complete = policy(sampler, settings, generator(0, "x"))  # type: ignore[arg-type]
         for _ in range(3):
             await complete(ModelInput.from_ints([1]), ("stop",))
 
@@ -549,12 +551,14 @@ def test_without_data_nothing_is_scored(site: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "lacking", "said"),
     [
-        (OpenRollouts, "sampling", "backend 'bigram' cannot sample, which rollouts need"),
+        (OpenRollouts, "sampling", "backend 'bigram' lacks sampling, which is asked of rollouts"),
         (
             LoadReference,
             "prompt_logprobs",
-            "gives no log-probabilities of prompts, which the KL penalty needs",
+            "lacks prompt_logprobs, which is asked of the KL penalty",
         ),
+        (SampleTexts, "sampling", "lacks sampling, which is asked of held-out prompts"),
+        (ForwardBackwardPairs, "custom_loss", "lacks custom_loss, which is asked of preference training"),
     ],
 )
 def test_a_backend_that_cannot_is_found_out_before_the_run(

@@ -14,6 +14,7 @@ from crucible_kitchen.api import Crucible
 from crucible_kitchen.reports.facts import held_out_gain
 from crucible_kitchen.reports.markdown import gain_sentence
 from crucible_kitchen.workflows.preference import PreferenceOptions, preference
+from crucible_testing.backend import write_bigram_model
 from crucible_testing.bench import plant_bigram, toy_experiment
 
 
@@ -113,6 +114,50 @@ def test_a_resumed_run_that_lost_its_reference_is_refused(crucible: Crucible, tm
     (folder_of(crucible, broken.run_id) / "results" / "reference_train.jsonl").unlink()
     with pytest.raises(IntegrityError, match="the reference scores are gone"):
         crucible.resume(broken.run_id)
+
+
+def reused(crucible: Crucible, run_id: str) -> list[str]:
+    found = [e.data for e in crucible.events(run_id).events if e.type == "reference.reused"]
+    return [data["role"] for data in found]
+
+
+def test_a_later_run_takes_the_reference_over_and_is_the_same(crucible: Crucible, tmp_path: Path) -> None:
+    experiment = paired(tmp_path, epochs=2, eval_every=2)
+    first, second = crucible.run(experiment), crucible.run(experiment)
+    assert reused(crucible, first.run_id) == []
+    assert reused(crucible, second.run_id) == ["train", "held_out"]
+    assert rows_of(crucible, second.run_id) == rows_of(crucible, first.run_id)
+    kept = [folder_of(crucible, r.run_id) / "results" / "reference_train.jsonl" for r in (first, second)]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+def test_another_reference_or_other_pairs_are_scored_anew(crucible: Crucible, tmp_path: Path) -> None:
+    experiment = paired(tmp_path, eval_every=0)
+    crucible.run(experiment)
+    assert experiment.model is not None
+    other = write_bigram_model(tmp_path / "other", seed=9)
+    assert reused(crucible, crucible.run(experiment).run_id) == ["train", "held_out"]
+    moved = experiment.model.model_copy(update={"id": str(other), "uri": None})
+    changes: list[dict[str, Any]] = [
+        {"model": moved},
+        {"dataset": write(tmp_path / "fewer.jsonl", [pair(q) for q in ("ab", "ba", "aab", "b")])},
+    ]
+    for change in changes:
+        again = crucible.run(experiment.model_copy(update=change))
+        assert "train" not in reused(crucible, again.run_id)
+
+
+def test_kept_scores_whose_bytes_are_damaged_are_computed_again(crucible: Crucible, tmp_path: Path) -> None:
+    experiment = paired(tmp_path, eval_every=0)
+    first = crucible.run(experiment)
+    blobs = [path for path in (crucible.service.home.root / "blobs").rglob("*") if path.is_file()]
+    assert len(blobs) == 2
+    for blob in blobs:
+        blob.chmod(0o644)
+        blob.write_bytes(blob.read_bytes().replace(b"-", b"+", 1))
+    again = crucible.run(experiment)
+    assert reused(crucible, again.run_id) == []
+    assert rows_of(crucible, again.run_id) == rows_of(crucible, first.run_id)
 
 
 @pytest.mark.parametrize("options", [{"loss": "ipo"}, {"label_smoothing": 0.1}])

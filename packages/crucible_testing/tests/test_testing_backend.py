@@ -140,6 +140,7 @@ def test_a_name_is_saved_under_once(tmp_path: Path) -> None:
     client = asyncio.run(BigramBackend().create_training_client(spec_at(tmp_path)))
     ref = client.save_state("one").result()
     assert client.save_state("one").result() == ref
+    client.forward_backward([DATUM]).result()
     client.optim_step(AdamParams()).result()
     with pytest.raises(ConflictError, match="'one'"):
         client.save_state("one").result()

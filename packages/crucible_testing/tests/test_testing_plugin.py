@@ -60,7 +60,10 @@ def test_what_cannot_run_is_counted_by_reason(tmp_path: Path) -> None:
     assert "not run: 1 real (no data folder; set CRUCIBLE_DATA)" in done.stdout
     assert "not run: 1 key (CRUCIBLE_NO_SUCH_KEY is not set)" in done.stdout
     assert "not run: 1 key (TINKER_API_KEY is not set)" in done.stdout
-    assert "not run: 1 sdk (crucible_no_such_module is not installed; tox -e tinker brings it)" in done.stdout
+    assert (
+        "not run: 1 sdk (crucible_no_such_module is not installed; an environment of tox brings it)"
+        in done.stdout
+    )
     assert "2 passed, 4 deselected" in done.stdout.splitlines()[-1]
 
 

@@ -64,6 +64,12 @@ def write_model(folder: Path, model_type: str, **config: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model_writer() -> Callable[..., Path]:
+    """``write_model``: makes a model of any type and sizes in a folder."""
+    return write_model
+
+
+@pytest.fixture(scope="session")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen3 whose output layer is tied to its embedding."""
     return write_model(tmp_path_factory.mktemp("qwen3"), "qwen3", **QWEN3, tie_word_embeddings=True)

@@ -349,8 +349,8 @@ def test_automatic_choice_on_a_machine_without_gpu_is_exact(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
-    assert choose_dtype(choose_device("auto"), "auto", "auto") == torch.float32
-    assert choose_dtype(choose_device("auto"), "auto", "bfloat16") == torch.bfloat16
+    assert choose_dtype(choose_device("auto"), "auto") == torch.float32
+    assert choose_dtype(choose_device("auto"), "bfloat16") == torch.bfloat16
     monkeypatch.setattr("crucible_torch.backend._GPU_DEVICE", Path("no-such-device"))
     assert make_backend(device="auto").capabilities().exact_resume
     monkeypatch.setattr("crucible_torch.backend._GPU_DEVICE", Path(__file__))

@@ -18,7 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from crucible_ir import ConfigError, TrainError
 from crucible_testing.contracts.training import make_datum
 from crucible_torch import LocalBackend
-from crucible_torch.attention import DecodePlan
+from crucible_torch.decode_attention import DecodePlan
+from crucible_torch.inference import Inference
 from crucible_torch.key_values import KeyValueStore, width_for
 from crucible_torch.settings import EngineSettings
 from crucible_train.ports import Handle, SamplingClient, TrainingSpec
@@ -84,17 +85,22 @@ def held(backend: LocalBackend) -> Iterator[None]:
 
 
 @contextmanager
-def watched(sampler: Any) -> Iterator[list[tuple[int, ...]]]:
-    """Shapes of the token ids of every pass of the model."""
-    shapes: list[tuple[int, ...]] = []
-    model = sampler._pool.model.module.base_model
-    hook = model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    try:
-        yield shapes
-    finally:
-        hook.remove()
+def watched(
+    monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None] | None = None
+) -> Iterator[list[tuple[int, bool]]]:
+    """Rows of every pass of the model, and whether it reads prompts; ``before`` is told its number first."""
+    passes: list[tuple[int, bool]] = []
+    hidden = Inference.hidden
+
+    def noted(self: Inference, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append((len(tokens), len(rest) == 3))
+        if before is not None:
+            before(len(passes))
+        return hidden(self, tokens, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Inference, "hidden", noted)
+        yield passes
 
 
 def trained(backend: LocalBackend, model: Path, rank: int, folder: Path) -> SamplingClient:
@@ -161,7 +167,7 @@ def test_requests_that_wait_for_room_give_the_same_answers_as_those_that_do_not(
 
 
 def test_scores_are_the_same_bit_for_bit_whatever_is_scored_beside_them(
-    make_backend: Callable[..., LocalBackend], models: dict[str, Path]
+    make_backend: Callable[..., LocalBackend], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend(micro_batch_tokens=200, head_rows=30)
     sampler = asyncio.run(backend.create_sampling_client(str(models["qwen3"])))
@@ -170,12 +176,12 @@ def test_scores_are_the_same_bit_for_bit_whatever_is_scored_beside_them(
         ModelInput.from_ints(rng.integers(3, 300, int(size)).tolist()) for size in rng.integers(1, 90, 40)
     ]
     alone = [sampler.compute_logprobs(prompt).result() for prompt in prompts]
-    with watched(sampler) as shapes:
+    with watched(monkeypatch) as shapes:
         with held(backend):
             handles = [sampler.compute_logprobs(prompt) for prompt in prompts]
         assert [handle.result() for handle in handles] == alone
-    tokens = sum(prompt.length + -prompt.length % 4 for prompt in prompts)
-    assert sum(shape[1] for shape in shapes) == tokens
+    tokens = sum(prompt.length for prompt in prompts)
+    assert sum(rows for rows, _ in shapes) == tokens
     assert len(shapes) < 2 * tokens / 200
 
 
@@ -187,51 +193,51 @@ def free(max_tokens: int, seed: int = 0) -> SamplingParams:
 
 
 def test_requests_that_wait_share_every_pass(
-    make_backend: Callable[..., LocalBackend], models: dict[str, Path]
+    make_backend: Callable[..., LocalBackend], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend()
     sampler = asyncio.run(backend.create_sampling_client(str(models["qwen3"])))
     prompts = [ModelInput.from_ints([5, 9, 12, 7, 30 + n]) for n in range(12)]
-    with watched(sampler) as shapes:
+    with watched(monkeypatch) as shapes:
         with held(backend):
             handles = [sampler.sample(prompt, free(10)) for prompt in prompts]
         for handle in handles:
             handle.result()
-    assert shapes == [(1, 12 * 8)] + [(12, 1)] * 9
+    assert shapes == [(12 * 5, True)] + [(12, False)] * 9
 
 
 def test_the_prompt_of_a_group_is_read_once_in_one_request_or_in_many(
-    make_backend: Callable[..., LocalBackend], models: dict[str, Path]
+    make_backend: Callable[..., LocalBackend], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend(max_sample_rows=4)
     sampler = asyncio.run(backend.create_sampling_client(str(models["qwen3"])))
     prompt = ModelInput.from_ints(list(range(5, 25)))
-    with watched(sampler) as shapes:
+    with watched(monkeypatch) as shapes:
         with held(backend):
             handles = [sampler.sample(prompt, free(3 + n, seed=n)) for n in range(7)]
         for handle in handles:
             handle.result()
-    assert [shape for shape in shapes if shape[1] > 1] == [(1, 20)]
-    with watched(sampler) as shapes:
+    assert [rows for rows, reads in shapes if reads] == [20]
+    with watched(monkeypatch) as shapes:
         sampler.sample(prompt, free(3), num_samples=4).result()
-    assert shapes == [(1, 20), (4, 1), (4, 1)]
+    assert shapes == [(20, True), (4, False), (4, False)]
 
 
 def test_a_sequence_begins_when_another_ends_and_rows_stay_bounded(
-    make_backend: Callable[..., LocalBackend], models: dict[str, Path]
+    make_backend: Callable[..., LocalBackend], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend(max_sample_rows=4)
     sampler = asyncio.run(backend.create_sampling_client(str(models["qwen3"])))
     lengths = [3, 30, 9, 21, 6, 12, 15, 4]
-    with watched(sampler) as shapes:
+    with watched(monkeypatch) as shapes:
         with held(backend):
             handles = [
                 sampler.sample(ModelInput.from_ints([5, 9, 12, 7 + n]), free(length))
                 for n, length in enumerate(lengths)
             ]
         assert [len(handle.result().sequences[0].tokens) for handle in handles] == lengths
-    decodes = [shape for shape in shapes if shape[1] == 1]
-    assert max(shape[0] for shape in decodes) == 4
+    decodes = [rows for rows, reads in shapes if not reads]
+    assert max(decodes) == 4
     # a lane per row takes whoever is next: 3+6+15, 9+12+4, 21, 30; every row's last token needs no pass
     assert len(decodes) == 29
 
@@ -266,18 +272,21 @@ def test_work_submitted_before_and_after_a_step_sees_the_weights_before_and_afte
 
 
 def test_requests_of_two_samplers_in_turns_are_sampled_in_two_runs(
-    make_backend: Callable[..., LocalBackend], models: dict[str, Path], tmp_path: Path
+    make_backend: Callable[..., LocalBackend],
+    models: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     backend = make_backend()
     base = asyncio.run(backend.create_sampling_client(str(models["qwen3"])))
     tuned = trained(backend, models["qwen3"], 4, tmp_path)
     prompt = ModelInput.from_ints([5, 9, 12, 7])
     alone = [sampler.sample(prompt, free(6)).result() for sampler in (base, tuned)]
-    with watched(base) as shapes:
+    with watched(monkeypatch) as shapes:
         with held(backend):
             handles = [sampler.sample(prompt, free(6)) for _ in range(5) for sampler in (base, tuned)]
         assert [handle.result() for handle in handles] == alone * 5
-    assert shapes == ([(1, 4)] + [(8, 1)] * 5) * 2
+    assert shapes == ([(4, True)] + [(5, False)] * 5) * 2
 
 
 def test_a_job_is_not_passed_by_requests_that_came_after_it(backend: LocalBackend, qwen3: Path) -> None:
@@ -322,27 +331,24 @@ def test_a_request_whose_text_cannot_be_decoded_fails_alone(
 
 
 def test_running_out_of_memory_fails_what_runs_and_not_what_waits(
-    make_backend: Callable[..., LocalBackend], qwen3: Path
+    make_backend: Callable[..., LocalBackend], qwen3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make_backend(max_sample_rows=2)
     sampler: Any = asyncio.run(backend.create_sampling_client(str(qwen3)))
     prompts = [ModelInput.from_ints([5, 9, 12, 7 + n]) for n in range(5)]
     alone = [sampler.sample(prompt, free(6)).result() for prompt in prompts]
-    calls: list[int] = []
 
-    def no_memory(module: Any, args: Any) -> None:
-        calls.append(len(calls))
-        if len(calls) == 3:
+    def no_memory(number: int) -> None:
+        if number == 3:
             raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
-    hook = sampler._pool.model.module.base_model.register_forward_pre_hook(no_memory)
-    with held(backend):
-        handles = [sampler.sample(prompt, free(6)) for prompt in prompts]
-    for handle in handles[:2]:
-        with pytest.raises(TrainError, match=r"out of memory .*max_sample_rows"):
-            handle.result()
-    assert [handle.result() for handle in handles[2:]] == alone[2:]
-    hook.remove()
+    with watched(monkeypatch, no_memory):
+        with held(backend):
+            handles = [sampler.sample(prompt, free(6)) for prompt in prompts]
+        for handle in handles[:2]:
+            with pytest.raises(TrainError, match=r"out of memory .*max_sample_rows"):
+                handle.result()
+        assert [handle.result() for handle in handles[2:]] == alone[2:]
 
 
 def test_fewer_than_one_row_is_refused() -> None:
@@ -399,15 +405,15 @@ def test_a_new_token_attends_to_everything_before_it_in_its_own_row(window: int 
     for seat, pair in zip(seats, past, strict=True):
         seat.width.write(0, [seat.row], pair)
     order = [seats.index(seat) for width in store.widths for seat in width.seats]
-    query = torch.randn(8, 6, 1, 8, generator=generator)
-    new = torch.randn(2, 8, 2, 1, 8, generator=generator)
+    query = torch.randn(8, 6, 8, generator=generator)
+    new = torch.randn(2, 8, 2, 8, generator=generator)
     plan = DecodePlan(store.widths, torch.tensor([lengths[index] for index in order]))
-    found = plan.attend(0, (query, new[0], new[1]), None, window)
-    assert found.shape == (8, 1, 6, 8)
+    found = plan.attend(0, (query, new[0], new[1]), (8**-0.5, window))
+    assert found.shape == (8, 48)
     assert not found[5:].any()
     for row, index in enumerate(order):
-        keys, values = torch.cat([past[index], new[:, row]], dim=2)[:, :, -(window or 1000) :]
+        keys, values = torch.cat([past[index], new[:, row, :, None]], dim=2)[:, :, -(window or 1000) :]
         wanted = scaled_dot_product_attention(
-            query[row], keys.repeat_interleave(3, 0), values.repeat_interleave(3, 0)
+            query[row, :, None], keys.repeat_interleave(3, 0), values.repeat_interleave(3, 0)
         )
-        torch.testing.assert_close(found[row, 0], wanted[:, 0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[row].view(6, 8), wanted[:, 0], atol=1e-6, rtol=1e-5)

@@ -20,6 +20,7 @@ from crucible_ir import ConfigError, NotFoundError
 from crucible_testing.contracts.chat_template import ChatTemplatedContract
 from crucible_torch.template_process import TemplateProcess, shared_process
 from crucible_torch.tokenizer import FastTokenizer, load_tokenizer
+from crucible_torch.tokenizer_files import parts_of
 from crucible_train.ports import TemplateCall
 from crucible_train.renderers import (
     Message,
@@ -59,7 +60,7 @@ def loaded(folder: Path) -> tuple[Any, FastTokenizer]:
     from transformers import AutoTokenizer
 
     source = AutoTokenizer.from_pretrained(str(folder))
-    return source, FastTokenizer(source)
+    return source, FastTokenizer(parts_of(source))
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from crucible_testing.contracts.completer import CompleterContract
 from crucible_testing.contracts.sampling import SamplingClientContract
 from crucible_testing.contracts.tokenizer import TokenizerContract
 from crucible_testing.contracts.training import TrainingBackendContract, TrainingClientContract
 from crucible_torch import LocalBackend
-from crucible_train.ports import SamplingClient, Tokenizer, TrainingSpec
+from crucible_train.ports import Completer, SamplingClient, Tokenizer, TrainingSpec
+from crucible_train.rendered_completer import RenderedCompleter
+from crucible_train.renderers import get_renderer
 
 
 class LocalEngine:
@@ -65,6 +68,14 @@ class TestSamplerOfTransposedLayers(SamplingClientContract):
     @pytest.fixture
     def sampler(self, backend: LocalBackend, gpt2: Path) -> SamplingClient:
         return asyncio.run(backend.create_sampling_client(str(gpt2)))
+
+
+class TestCompleter(CompleterContract):
+    @pytest.fixture
+    def completer(self, backend: LocalBackend, qwen3: Path) -> Completer:
+        sampler = asyncio.run(backend.create_sampling_client(str(qwen3)))
+        tokenizer = asyncio.run(backend.load_tokenizer(str(qwen3)))
+        return RenderedCompleter(sampler, get_renderer("qwen3_instruct", tokenizer))
 
 
 class TestFastTokenizer(TokenizerContract):

@@ -14,7 +14,7 @@ import torch
 
 from crucible_ir import ConfigError, DataError
 from crucible_testing.contracts.training import make_datum
-from crucible_torch import LocalBackend
+from crucible_torch import LocalBackend, head
 from crucible_train.losses import LOSSES
 from crucible_train.ports import CustomLoss, TrainingSpec
 from crucible_train.preference import DpoSettings, PairDatums, dpo_loss, interleaved, sequence_logprobs
@@ -165,25 +165,33 @@ def test_preferences_are_learned_through_the_custom_loss(
 
 
 @contextmanager
-def head_passes(client: Any) -> Iterator[list[int]]:
+def head_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Positions of every pass over the output layer."""
     seen: list[int] = []
-    hook = client._trainer.model.module.get_output_embeddings().register_forward_pre_hook(
-        lambda module, args: seen.append(len(args[0]))
-    )
-    try:
+    plain = head.output_layer
+
+    def watched(model: Any) -> Any:
+        layer = plain(model)
+        logits = layer.logits
+        monkeypatch.setattr(layer, "logits", lambda states: (seen.append(len(states)), logits(states))[1])
+        return layer
+
+    with monkeypatch.context() as inside:
+        inside.setattr(head, "output_layer", watched)
         yield seen
-    finally:
-        hook.remove()
 
 
 @pytest.mark.parametrize("name", POLICY)
 def test_sampled_positions_pass_the_output_layer_once_and_others_not_at_all(
-    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path, name: str
+    make_backend: Callable[..., LocalBackend],
+    qwen3: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = make_client(make_backend(head_rows=11), qwen3, tmp_path)
     data = [inputs_for_loss(datum, name) for datum in sampled(client)]
-    with head_passes(client) as seen:
+    with head_passes(monkeypatch) as seen:
         output = client.forward_backward(data, name, CONFIG.get(name, {})).result()
     sampled_tokens = (12 - 2) + (5 - 2) + (9 - 2)
     assert sum(seen) == sampled_tokens
@@ -195,13 +203,13 @@ def test_sampled_positions_pass_the_output_layer_once_and_others_not_at_all(
 
 
 def test_a_sequence_longer_than_a_piece_has_the_ratio_of_the_whole_sequence(
-    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path
+    make_backend: Callable[..., LocalBackend], qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grads = []
     for rows in (1024, 3):
         client = make_client(make_backend(head_rows=rows), qwen3, tmp_path / str(rows))
         data = sampled(client)
-        with head_passes(client) as seen:
+        with head_passes(monkeypatch) as seen:
             client.forward_backward(data, "gspo").result()
         assert max(seen) <= rows
         grads.append(client._trainer.gradients.take())

@@ -36,7 +36,7 @@ def sampler(backend: LocalBackend, qwen3: Path) -> SamplingClient:
 def chosen(scores: list[float], draw: float, **params: Any) -> int:
     rows = torch.tensor([scores])
     aim = torch.tensor([draw], dtype=torch.float64)
-    return int(choose_tokens(rows, aim, SamplingParams(**params))[0])
+    return int(choose_tokens(rows, aim, [SamplingParams(**params)])[0])
 
 
 def test_a_draw_falls_into_the_running_sum_of_probabilities() -> None:
@@ -71,7 +71,8 @@ def test_frequencies_are_the_probabilities() -> None:
     probabilities = np.array([0.05, 0.25, 0.1, 0.6])
     rng = np.random.Generator(np.random.PCG64(1))
     rows = torch.tensor(np.log(probabilities), dtype=torch.float32).expand(20_000, -1)
-    tokens = choose_tokens(rows, torch.from_numpy(rng.random(20_000)), SamplingParams())
+    tokens, logprobs = choose_tokens(rows, torch.from_numpy(rng.random(20_000)), [SamplingParams()] * 20_000)
+    np.testing.assert_allclose(logprobs.numpy(), np.log(probabilities)[tokens.numpy()], atol=1e-6)
     counts = np.bincount(tokens.numpy(), minlength=4) / 20_000
     np.testing.assert_allclose(counts, probabilities, atol=0.012)  # > 3 standard errors of the widest
 
@@ -89,12 +90,14 @@ def test_a_choice_is_among_the_allowed_and_alone_in_its_row(
 ) -> None:
     params = SamplingParams(top_k=top_k, top_p=top_p, temperature=temperature)
     row = torch.tensor([scores])
-    token = int(choose_tokens(row, torch.tensor([draw], dtype=torch.float64), params)[0])
+    token = int(choose_tokens(row, torch.tensor([draw], dtype=torch.float64), [params])[0])
     if top_k != -1:
         assert sum(score > row[0, token] for score in row[0]) < top_k
     noise = torch.flip(row, dims=[1])
-    together = choose_tokens(torch.cat([noise, row]), torch.tensor([0.3, draw], dtype=torch.float64), params)
-    assert int(together[1]) == token
+    pair = torch.cat([noise, row])
+    for beside in (params, SamplingParams(), SamplingParams(temperature=0.0)):
+        draws = torch.tensor([0.3, draw], dtype=torch.float64)
+        assert int(choose_tokens(pair, draws, [beside, params])[0][1]) == token
 
 
 # --- stopping ----------------------------------------------------------------------------------------------

@@ -64,3 +64,47 @@ def test_cancelling_the_task_that_waits_does_not_cancel_the_work() -> None:
     assert not future.cancelled()
     future.set_result(1)
     assert Handle(future).result() == 1
+
+
+def test_what_is_made_of_a_result_comes_when_the_result_does() -> None:
+    future: Future[int] = Future()
+    doubled = Handle(future).then(lambda value: value * 2)
+    assert not doubled.done()
+    future.set_result(4)
+    assert doubled.result() == 8
+    assert doubled.then(str).result() == "8"
+
+
+def test_further_work_is_submitted_when_the_result_comes() -> None:
+    first, second = Future[int](), Future[str]()
+    begun: list[int] = []
+
+    def begin(value: int) -> Handle[str]:
+        begun.append(value)
+        return Handle(second)
+
+    handle = Handle(first).chain(begin)
+    assert begun == []
+    first.set_result(3)
+    assert begun == [3]
+    assert not handle.done()
+    second.set_result("done")
+    assert handle.result() == "done"
+
+
+def test_an_error_anywhere_on_the_way_comes_from_the_last_handle() -> None:
+    def broken(value: int) -> Handle[int]:
+        raise ValueError(f"not {value}")
+
+    failed: Future[int] = Future()
+    failed.set_exception(KeyError("first"))
+    with pytest.raises(KeyError):
+        Handle(failed).then(str).result()
+    with pytest.raises(KeyError):
+        Handle(failed).chain(Handle.completed).result()
+    with pytest.raises(ValueError, match="not 1"):
+        Handle.completed(1).then(broken).result()
+    with pytest.raises(ValueError, match="not 1"):
+        Handle.completed(1).chain(broken).result()
+    with pytest.raises(KeyError):
+        Handle.completed(1).chain(lambda _: Handle(failed)).result()

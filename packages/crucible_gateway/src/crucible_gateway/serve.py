@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crucible_gateway.listening import address_of, listen
 from crucible_ir import ConfigError, nearest
 from crucible_kitchen.cli.options import AsJson, HomeOption
 from crucible_kitchen.cli.output import print_json, print_line
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_server", "serve"]
 
-_ACTIONS = ("tinker", "status")
+_HOST, _PORT, _MANIFEST, _URL = "127.0.0.1", 8040, "offline", "http://127.0.0.1:8040"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -34,8 +37,10 @@ def serve(
             "--model", help="Folder or hub id of a base model, or NAME=FOLDER. May stand several times."
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8040,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default=_HOST)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default=str(_PORT))
+    ] = None,
     api_key_env: Annotated[
         str | None, typer.Option("--api-key-env", help="Environment variable with the key that clients send.")
     ] = None,
@@ -43,32 +48,61 @@ def serve(
         Path | None, typer.Option(help="Folder of the server's state; else HOME/gateway.")
     ] = None,
     manifest: Annotated[
-        str, typer.Option("--manifest", "-m", help="Profile or manifest whose training backend serves.")
-    ] = "offline",
-    url: Annotated[str, typer.Option(help="status: where the server is.")] = "http://127.0.0.1:8040",
+        str | None,
+        typer.Option(
+            "--manifest",
+            "-m",
+            help="Profile or manifest whose training backend serves.",
+            show_default=_MANIFEST,
+        ),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="status: where the server is.", show_default=_URL)] = None,
     as_json: AsJson = False,
     home: HomeOption = None,
 ) -> int:
     """Serve models to programs written for the Tinker SDK, or tell how a server is."""
-    if action not in _ACTIONS:
-        near = nearest(action, _ACTIONS)
-        remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(_ACTIONS)}"
-        raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
+    tinker = {"model": model, "host": host, "port": port, "state": state, "manifest": manifest, "home": home}
+    _require_own(action, {"tinker": tinker, "status": {"url": url}})
     key = _key(api_key_env)
     if action == "status":
-        return _status(url, key, as_json=as_json)
+        return _status(_URL if url is None else url, key, as_json=as_json)
+    host = _HOST if host is None else host
+    _require_guarded(host, key)
+    root = _root(home)
+    settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
+    chosen = _manifest(_MANIFEST if manifest is None else manifest)
+    _require_free(settings)
+    with listen(host, _PORT if port is None else port) as listening:
+        backend: TrainingBackend = _ports(chosen, root).get("training_backend")
+        _require_models(backend, settings)
+        return run_server(backend, settings, listening=listening, as_json=as_json)
+
+
+def _require_own(action: str, options: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse an action that is not among ``options``, and options of another one; None was not given."""
+    if action not in options:
+        near = nearest(action, options)
+        remedy = f"did you mean {near!r}?" if near else f"one of {', '.join(options)}"
+        raise ConfigError(what=f"unknown action {action!r}", where="serve", remedy=remedy)
+    for other, values in options.items():
+        names = [f"--{name}" for name, value in values.items() if value is not None]
+        if names and other != action:
+            one = len(names) == 1
+            raise ConfigError(
+                what=f"{', '.join(names)} belong{'s' if one else ''} to crucible serve {other}",
+                where=f"serve {action}",
+                remedy=f"leave {'it' if one else 'them'} out",
+            )
+
+
+def _require_guarded(host: str, key: str | None) -> None:
+    """Refuse to listen where others can reach the server and no key is asked for."""
     if host not in _LOOPBACK and key is None:
         raise ConfigError(
             what=f"{host} can be reached by others, and no key is asked for",
             where="--host",
             remedy="give --api-key-env NAME, or listen on 127.0.0.1",
         )
-    root = _root(home)
-    settings = _settings(model or [], host=host, key=key, state=state or root / "gateway")
-    chosen = _manifest(manifest)
-    _require_free(settings)
-    backend: TrainingBackend = _ports(chosen, root).get("training_backend")
-    return run_server(backend, settings, host=host, port=port, as_json=as_json)
 
 
 def _key(variable: str | None) -> str | None:
@@ -135,37 +169,46 @@ def _require_free(settings: TinkerSettings) -> None:
     StateStore(settings.state).close()
 
 
+def _require_models(backend: TrainingBackend, settings: TinkerSettings) -> None:
+    """Look at every model's config, so that a wrong one is told now and not to the first client."""
+    from crucible_train.ports import TrainingSpec
+    from crucible_train.types import LoraConfig
+
+    least = LoraConfig(rank=1, train_mlp=False, train_unembed=False)  # whatever a client may ask for is more
+    for model in settings.models:
+        backend.check(
+            TrainingSpec(
+                base_model=model.source, lora=least, seed=0, checkpoint_dir=settings.state / "unused"
+            )
+        )
+
+
 def run_server(
-    backend: TrainingBackend, settings: TinkerSettings, *, host: str, port: int, as_json: bool
+    backend: TrainingBackend, settings: TinkerSettings, *, listening: socket.socket, as_json: bool
 ) -> int:
-    """Serve until the process is told to end; says where, once it listens."""
+    """Serve until the process is told to end; says where, once it answers."""
     import uvicorn
 
     from crucible_gateway.tinker.app import tinker_app
 
     app = tinker_app(backend, settings)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
 
     class Announced(uvicorn.Server):
         """Says where it listens, once it does."""
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            bound = [sock.getsockname() for server in self.servers for sock in server.sockets]
-            if bound:
-                _announce(host, int(bound[0][1]), settings, as_json=as_json)
+            if self.started:
+                _announce(address_of(listening), settings, as_json=as_json)
 
     server = Announced(config)
-    server.run()
+    server.run(sockets=[listening])
     return 0 if server.started else 1
 
 
-def _announce(host: str, port: int, settings: TinkerSettings, *, as_json: bool) -> None:
-    shown = f"[{host}]" if ":" in host else host
+def _announce(address: str, settings: TinkerSettings, *, as_json: bool) -> None:
     names = [model.name for model in settings.models]
-    address = f"http://{shown}:{port}"
     if as_json:
         print_json({"url": address, "models": names, "pid": os.getpid(), "state": str(settings.state)})
         return

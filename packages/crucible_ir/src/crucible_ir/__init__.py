@@ -17,9 +17,11 @@ from crucible_ir.errors import (
     IntegrityError,
     NotFoundError,
     Problem,
+    ProcessLost,
     ServiceError,
     StorageError,
     TrainError,
+    error_class,
     nearest,
 )
 from crucible_ir.events import Event, EventType, MetricRow, Usage
@@ -260,6 +262,7 @@ __all__ = [
     "ParallelDef",
     "PipelineNode",
     "Problem",
+    "ProcessLost",
     "Prompt",
     "PromptMessage",
     "Redactor",
@@ -297,6 +300,7 @@ __all__ = [
     "canonical_json",
     "digest_bytes",
     "digest_of",
+    "error_class",
     "nearest",
     "redact",
     "version_id",

@@ -13,11 +13,11 @@ numbers as ECMAScript's Number::toString writes them, strings as JSON.stringify 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from json.encoder import encode_basestring
 from pathlib import PurePath
 from typing import Any
 
@@ -75,7 +75,7 @@ def _string(value: str) -> str:
             f"a lone surrogate at position {error.start} has no canonical form",
             "give text that is valid Unicode",
         ) from None
-    return json.dumps(str(value), ensure_ascii=False)
+    return encode_basestring(str(value))
 
 
 def _key(key: Any) -> str:

@@ -19,9 +19,11 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "Problem",
+    "ProcessLost",
     "ServiceError",
     "StorageError",
     "TrainError",
+    "error_class",
     "nearest",
 ]
 
@@ -167,6 +169,12 @@ class CancelledRun(CrucibleError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class ProcessLost(CrucibleError):
+    """A process that takes part in the run is gone; the run was interrupted and can be resumed."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class ServiceError(CrucibleError):
     """A service failed; ``retryable`` says whether the same call may go through later."""
 
@@ -184,3 +192,9 @@ class ServiceError(CrucibleError):
         super().__init__(what=what, where=where, remedy=remedy)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+
+
+def error_class(name: str) -> type[CrucibleError]:
+    """The class of this tree called ``name``, for an error that another process tells of; else its root."""
+    found = globals().get(name)
+    return found if isinstance(found, type) and issubclass(found, CrucibleError) else CrucibleError

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from crucible_ir import Contract, Experiment, RunRecord, RunState
 from crucible_kitchen.operations import catalog_models as catalog
+from crucible_kitchen.operations import conformance_models as checks
 from crucible_kitchen.operations import render_models as renders
 from crucible_kitchen.operations import run_models as runs
 from crucible_kitchen.operations.service import Service
@@ -66,9 +67,9 @@ class Crucible:
         """Write a run down and execute it here; settings are those of ``RunSpec``."""
         return self._call("run", _spec(what, settings), RunRecord)
 
-    def resume(self, run_id: str, checkpoint: str | None = None, *, detached: bool = False) -> RunRecord:
-        """Go on with a run from its newest checkpoint, or from the one named."""
-        request = {"run_id": run_id, "checkpoint": checkpoint, "detached": detached}
+    def resume(self, run_id: str, checkpoint: str | None = None, **settings: Any) -> RunRecord:
+        """Go on with a run from its newest checkpoint, or from the one named; settings are those of ``ResumeRun``."""
+        request = {"run_id": run_id, "checkpoint": checkpoint, **settings}
         return self._call("resume", request, RunRecord)
 
     def cancel(self, run_id: str, *, actor: str = "local") -> RunRecord:
@@ -139,6 +140,14 @@ class Crucible:
     def render_show(self, model: str, **settings: Any) -> renders.RenderedConversations:
         """Tokens of conversations with their weights; settings are those of ``RenderRequest``."""
         return self._call("render_show", {"model": model, **settings}, renders.RenderedConversations)
+
+    def conformance(self, target: str, **settings: Any) -> checks.ConformanceReport:
+        """Hold a backend or server against numerical checks; settings are those of ``CheckTarget``."""
+        return self._call("conformance", {"target": target, **settings}, checks.ConformanceReport)
+
+    def conformance_checks(self, only: tuple[str, ...] = ()) -> checks.CheckList:
+        """The checks of the conformance suite."""
+        return self._call("conformance_checks", {"only": only}, checks.CheckList)
 
     def adapters(self, port: str | None = None, *, check: bool = False) -> catalog.AdapterList:
         """Installed adapters; ``check`` imports each and looks whether it fits."""

@@ -17,6 +17,7 @@ from crucible_gateway.tinker.app import tinker_app
 from crucible_gateway.tinker.settings import ServedModel, TinkerSettings
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
 from crucible_testing.backend import BigramBackend, write_bigram_model
+from crucible_testing.faulty_http import FaultyHttp
 from crucible_testing.gateway import MODEL
 
 KEY = "tml-a-key-for-tests"
@@ -27,9 +28,14 @@ class Served:
 
     def __init__(self, backend: Any, settings: TinkerSettings) -> None:
         self.backend, self.settings = backend, settings
-        app = tinker_app(backend, settings)
+        self.http = FaultyHttp(tinker_app(backend, settings))
         config = uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_level="error", access_log=False, timeout_graceful_shutdown=5
+            self.http,  # type: ignore[arg-type]
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            access_log=False,
+            timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
         self._started = threading.Event()

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from crucible_kitchen.adapters.tinker_backend import TinkerBackend
+from crucible_kitchen.adapters.tinker_completer import TinkerCompleter
+from crucible_testing.contracts.completer import CompleterContract
 from crucible_testing.contracts.sampling import SamplingClientContract
 from crucible_testing.contracts.tokenizer import TokenizerContract
 from crucible_testing.contracts.training import TrainingBackendContract, TrainingClientContract
 from crucible_testing.gateway import MODEL
-from crucible_train.ports import SamplingClient, Tokenizer, TrainingBackend, TrainingSpec
+from crucible_train.ports import Completer, SamplingClient, Tokenizer, TrainingBackend, TrainingSpec
 from crucible_train.types import LoraConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the SDK's own
@@ -51,6 +53,15 @@ class TestTinkerSampler(_Tinker, SamplingClientContract):
         client = asyncio.run(backend.create_sampling_client(base_model))
         yield client
         asyncio.run(client.close())
+
+
+class TestTinkerCompleter(CompleterContract):
+    @pytest.fixture
+    def completer(self, served: Any) -> Iterator[Completer]:
+        service = {"api_key": served.settings.api_key, "base_url": served.url, "local_files_only": True}
+        completer = TinkerCompleter(model=MODEL, renderer="role_colon", **service)
+        yield completer
+        asyncio.run(completer.close())
 
 
 class TestServedTokenizer(_Tinker, TokenizerContract):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crucible_ir import ConfigError
-from crucible_kitchen.adapters.tinker_cost import Ledger, Prices, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_cost import Ledger, Prices, Tokens, read_cap, read_prices
 
 PRICES = {"a": Prices(train=4.0, prefill=1.0, sample=2.0)}
 USED = Tokens(trained=1_000_000, scored=500_000, prefilled=2_000_000, sampled=250_000)
@@ -49,7 +49,7 @@ def test_what_was_used_replaces_what_was_reserved() -> None:
 
 def test_a_refused_call_reserves_nothing() -> None:
     ledger = Ledger(PRICES, 4.0)
-    with pytest.raises(ConfigError, match="raise the cap"):
+    with pytest.raises(ConfigError, match=r"set \$CRUCIBLE_SPENDING_CAP_USD to more"):
         ledger.reserve("a", Tokens(trained=1_000_001))
     ledger.reserve("a", Tokens(trained=1_000_000))
 
@@ -68,13 +68,27 @@ def test_no_order_of_calls_goes_beyond_the_cap(calls: list[tuple[int, float]]) -
     assert spent <= 20.0
 
 
-def test_a_resumed_run_begins_from_what_it_had_used() -> None:
-    ledger = Ledger(PRICES, 5.0)
-    ledger.begin_from("a", Tokens(trained=1_000_000))
-    ledger.begin_from("a", Tokens(trained=1_000_000))
-    assert ledger.usd() == pytest.approx(4.0)
+def test_a_resumed_run_begins_from_what_it_had_used_with_every_model() -> None:
+    dearer = {**PRICES, "teacher": Prices(train=9.0, prefill=9.0, sample=9.0)}
+    first = Ledger(dearer, None)
+    first.settle("a", 0.0, Tokens(trained=1_000_000))
+    first.settle("teacher", 0.0, Tokens(scored=100_000))
+    kept = first.saved("tinker://r/1")
+    ledger = Ledger(dearer, 5.0)
+    ledger.settle("a", ledger.reserve("a", Tokens(sampled=1_000)), Tokens(sampled=1_000))
+    for _ in range(2):
+        ledger.take_over("tinker://r/1", {model: Tokens(**counts) for model, counts in kept.items()})
+    assert ledger.usd() == pytest.approx(4.0 + 0.9 + 0.002)
     with pytest.raises(ConfigError):
         ledger.reserve("a", Tokens(trained=500_000))
+
+
+def test_a_checkpoint_of_this_process_adds_nothing_to_what_it_counted() -> None:
+    ledger = Ledger(PRICES, None)
+    ledger.settle("a", 0.0, Tokens(trained=1_000_000))
+    kept = ledger.saved("tinker://r/1")
+    ledger.take_over("tinker://r/1", {model: Tokens(**counts) for model, counts in kept.items()})
+    assert ledger.usd() == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(("prices", "cap"), [({}, 1.0), (PRICES, -1.0), (PRICES, float("nan"))])
@@ -105,3 +119,12 @@ def test_all_problems_of_a_price_table_come_at_once() -> None:
         "prices.c",
     ]
     assert "did you mean 'sample'" in str(caught.value)
+
+
+def test_the_variables_cap_goes_before_the_manifests() -> None:
+    assert read_cap(5.0, None) == 5.0
+    assert read_cap(5.0, "") == 5.0
+    assert read_cap(5.0, "7.5") == 7.5
+    assert read_cap(None, "7.5") == 7.5
+    with pytest.raises(ConfigError, match=r"\$CRUCIBLE_SPENDING_CAP_USD"):
+        read_cap(5.0, "much")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -279,7 +280,7 @@ def test_nothing_is_sent_that_may_go_beyond_the_cap(
     with pytest.raises(ConfigError, match="spending_cap_usd"):
         sampler.sample(ModelInput.from_ints([1, 2]), SamplingParams(max_tokens=8))
     sampler.sample(ModelInput.from_ints([1, 2]), SamplingParams(max_tokens=3, stop=[])).result()
-    with pytest.raises(ConfigError, match="raise the cap"):
+    with pytest.raises(ConfigError, match="CRUCIBLE_SPENDING_CAP_USD"):
         client.forward_backward(DATA)
     assert backend.used() == Tokens(trained=6, prefilled=2, sampled=3)
     assert backend.used_usd() == 11.0
@@ -411,6 +412,31 @@ def test_a_file_that_leads_out_of_the_export_is_refused(tmp_path: Path, name: st
         download({name: "http://127.0.0.1:9/"}, tmp_path / "out")
 
 
+def test_an_address_of_this_machines_own_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    with pytest.raises(IntegrityError, match="'file' address"):
+        download({"a": (tmp_path / "secret").as_uri()}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_ends_too_early_leaves_no_folder(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 40)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ServiceError, match="40 of 100 bytes came") as caught:
+            download({"a": f"http://127.0.0.1:{listening.getsockname()[1]}/a"}, tmp_path / "out")
+        thread.join()
+    assert caught.value.retryable
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_cannot_be_fetched_leaves_no_folder(served: Any, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="could not be fetched"):
         download({"a": f"{served.url}/nothing"}, tmp_path / "out")
@@ -480,6 +506,10 @@ def test_a_closed_backend_takes_no_more_work(served: Any, connect: Connect, tmp_
     asyncio.run(backend.close())
     with pytest.raises(ConflictError):
         client.forward(DATA)
+    with pytest.raises(ConflictError, match="connection is closed"):
+        opened(backend, tmp_path)
+    with pytest.raises(ConflictError, match="connection is closed"):
+        asyncio.run(backend.create_sampling_client(MODEL))
 
 
 def test_another_version_of_the_sdk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

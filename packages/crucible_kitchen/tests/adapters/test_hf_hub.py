@@ -123,8 +123,10 @@ def test_a_hub_that_is_not_there_may_be_tried_again(tmp_path: Path) -> None:
 def test_the_clients_own_retries_end_in_the_same_error(tmp_path: Path) -> None:
     with HubProcess(endpoint="http://127.0.0.1:9", home=tmp_path / "home") as process:
         for what, more in (("download", {"filename": "config.json"}), ("list_files", {})):
+            before = process.waited_s
             error = failure(process, what, repo_id=OPEN, **more)
             assert (error.kind, error.retryable) == ("ServiceError", True)
+            assert process.waited_s > before
 
 
 def test_a_revision_is_a_commit_or_main(hub: LocalHub, process: HubProcess) -> None:

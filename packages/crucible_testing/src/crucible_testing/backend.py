@@ -89,6 +89,7 @@ class BigramBackend:
             topk_prompt_logprobs=True,
             deterministic=True,
             exact_resume=True,
+            digests_content=True,
         )
 
     def check(self, spec: TrainingSpec) -> None:
@@ -202,7 +203,7 @@ class BigramTraining:
         return self._calls.perform("forward_backward_custom", work)
 
     def optim_step(self, params: AdamParams) -> Handle[OptimStepOutput]:
-        """One AdamW step."""
+        """One AdamW step; refused with a TrainError from the handle where no gradients wait."""
         self._open()
         return self._calls.perform(
             "optim_step",

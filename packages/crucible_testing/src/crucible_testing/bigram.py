@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from crucible_ir import TrainError
 from crucible_train.types import AdamParams, SampledSequence, SamplingParams, TopLogprobs
 
 __all__ = ["BigramTable", "log_softmax", "sample_from", "top_logprobs"]
@@ -34,13 +35,14 @@ def top_logprobs(logprobs: Floats, count: int) -> TopLogprobs:
 
 @dataclass(slots=True)
 class BigramTable:
-    """Weights (V, V), gradients that wait, and the moments of AdamW."""
+    """Weights (V, V), gradients that wait (``waiting``: whether any do), and the moments of AdamW."""
 
     weights: Floats
     first: Floats = field(init=False)
     second: Floats = field(init=False)
     gradient: Floats = field(init=False)
     steps: int = 0
+    waiting: bool = False
 
     def __post_init__(self) -> None:
         self.first = np.zeros_like(self.weights)
@@ -63,9 +65,20 @@ class BigramTable:
         pushed = -outer.sum(axis=1, keepdims=True) * np.exp(log_softmax(self.weights[rows]))
         np.add.at(pushed, (np.arange(len(rows))[:, None], columns), outer)
         np.add.at(self.gradient, rows, pushed)
+        self.waiting = True
 
     def step(self, params: AdamParams) -> float:
-        """One AdamW step with the gradients that wait; clears them and returns their norm before clipping."""
+        """One AdamW step with the gradients that wait; clears them and returns their norm before clipping.
+
+        Raises:
+            TrainError: none wait.
+        """
+        if not self.waiting:
+            raise TrainError(
+                what="there are no gradients to apply",
+                where="optim_step",
+                remedy="call forward_backward first",
+            )
         norm = float(np.sqrt(np.sum(self.gradient**2)))
         clip = params.grad_clip_norm
         gradient = self.gradient * (clip / norm) if 0 < clip < norm else self.gradient
@@ -77,7 +90,7 @@ class BigramTable:
         self.weights = self.weights - params.learning_rate * (
             mean / (spread + params.eps) + params.weight_decay * self.weights
         )
-        self.gradient = np.zeros_like(self.weights)
+        self.gradient, self.waiting = np.zeros_like(self.weights), False
         return norm
 
 

@@ -1,7 +1,8 @@
 """A process that uses the Hugging Face adapters as a user's would, driven by the test; also its own main program.
 
 The clients read ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` when they are imported: one process per setting of
-them. ``HF_TOKEN`` is read at each call and may change from call to call.
+them. ``HF_TOKEN`` is read at each call and may change from call to call. Waits between the clients' own attempts are
+counted and not waited for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 __all__ = ["HubFailure", "HubProcess"]
+
+_SHORT_S = 0.2
 
 
 class HubFailure(Exception):
@@ -38,6 +42,8 @@ class HubProcess:
     def __init__(self, *, endpoint: str, home: Path, environment: Mapping[str, str] | None = None) -> None:
         env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), **(environment or {})}
+        self.waited_s = 0.0
+        """Seconds that the clients wanted to wait between attempts, over all calls."""
         self._log = home.with_name(f"{home.name}-{id(self)}.stderr")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
@@ -83,6 +89,7 @@ class HubProcess:
         line = self._process.stdout.readline()
         assert line, f"the client's process ended: {self.stderr}"
         answer = json.loads(line)
+        self.waited_s += answer["waited_s"]
         if "kind" in answer:
             raise HubFailure(answer)
         return answer["result"]
@@ -112,7 +119,23 @@ def _answer(what: str, arguments: dict[str, Any]) -> Any:
     }
 
 
+class _Waits:
+    """Stands in for ``time.sleep``: short sleeps (of a lock that is polled) are slept, longer ones counted alone."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._sleep = time.sleep
+
+    def __call__(self, seconds: float) -> None:
+        if seconds < _SHORT_S:
+            self._sleep(seconds)
+        else:
+            self.seconds += seconds
+
+
 def _main() -> None:
+    waits = _Waits()
+    time.sleep = waits  # type: ignore[assignment]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -131,6 +154,7 @@ def _main() -> None:
                 "retry_after_s": getattr(error, "retry_after_s", None),
                 "trace": traceback.format_exc(),
             }
+        answer["waited_s"], waits.seconds = waits.seconds, 0.0
         answers.write(json.dumps(answer, default=str) + "\n")
         answers.flush()
 

@@ -127,7 +127,7 @@ def _reason(item: pytest.Item, gpu: bool | None) -> str | None:
         return "gpu (no CUDA device)"
     for marker in item.iter_markers("sdk"):
         if importlib.util.find_spec(marker.args[0]) is None:
-            return f"sdk ({marker.args[0]} is not installed; tox -e tinker brings it)"
+            return f"sdk ({marker.args[0]} is not installed; an environment of tox brings it)"
     for marker in item.iter_markers("key"):
         variable = marker.args[0] if marker.args else DEFAULT_KEY
         if not os.environ.get(variable):

@@ -1,4 +1,4 @@
-"""Attention without padding: packed sequences side by side, and one new token per row over what came before.
+"""Attention without padding: packed sequences side by side, and plans of the rows that are sampled or scored.
 
 transformers' models call it through their attention registry under the name ``crucible_packed``; the plan of
 a forward pass travels to every layer as the keyword ``crucible_plan``.
@@ -6,19 +6,18 @@ a forward pass travels to every layer as the keyword ``crucible_plan``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from crucible_ir.errors import TrainError
-from crucible_torch.key_values import Width
-from crucible_torch.packing import Run
-from crucible_torch.rows import padded
+from crucible_torch.nodes import causal_attention
+from crucible_torch.packing import Branch, Run
 
-__all__ = ["ATTENTION_NAME", "DecodePlan", "PackedPlan", "attend", "register_attention"]
+__all__ = ["ATTENTION_NAME", "PackedPlan", "RowPlan", "attend", "register_attention"]
 
 ATTENTION_NAME = "crucible_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
@@ -26,65 +25,66 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """Sequences side by side in one row; no token sees another sequence.
-
-    ``keep`` is handed every layer's number, keys and values, [heads, tokens, head_dim] each.
-    """
+    """Sequences side by side in one row; no token sees another sequence, but a branch sees the one it goes on from."""
 
     runs: tuple[Run, ...]
-    keep: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+    branches: tuple[Branch, ...] = ()
+    _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict, compare=False)
+
+    def attend(
+        self,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """[heads, tokens, head_dim] of query, key and value into [tokens, heads, head_dim].
+
+        The row is cut up once, and every piece used whole: gradients come back in one piece too.
+        """
+        laid: tuple[Run | Branch, ...] = (*self.runs, *self.branches)
+        sizes = [piece.count * piece.length for piece in laid]
+        cut = [t.transpose(0, 1).split_with_sizes(sizes) for t in streams]
+        parts = [
+            [_stacked(t, piece.count, piece.length) for t in part]
+            for piece, part in zip(laid, zip(*cut, strict=True), strict=True)
+        ]
+        settings = scaling, window
+        pieces = [_run(run, part, settings) for run, part in zip(self.runs, parts, strict=False)]
+        roots: dict[int, list[tuple[torch.Tensor, ...]]] = {}
+        for branch, part in zip(self.branches, parts[len(self.runs) :], strict=True):
+            if branch.run not in roots:
+                roots[branch.run] = [t.unbind(0) for t in parts[branch.run][1:]]
+            root = [t[branch.place] for t in roots[branch.run]]
+            key, value = (
+                torch.cat([first.expand(branch.count, -1, -1, -1), rest], dim=2)
+                for first, rest in zip(root, part[1:], strict=True)
+            )
+            mask = self._mask(root[0].shape[1], branch.length, window, part[0])
+            pieces.append(_plain((part[0], key, value), mask, scaling))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=0)
+
+    def _mask(self, before: int, length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """0 where one of ``length`` tokens looks and −∞ elsewhere, [length, before + length]."""
+        key = before, length, window
+        if key not in self._masks:
+            place = torch.arange(before + length, device=like.device)
+            back = place[before:, None] - place
+            hidden = back < 0 if window is None else (back < 0) | (back >= window)
+            self._masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+        return self._masks[key]
 
 
-class DecodePlan:
-    """One new token per row, over all that its seat holds before it.
-
-    Rows are those of ``widths``, one width after another, at ``positions`` (rows,). Rows beyond them are padding
-    and see nothing.
-    """
-
-    __slots__ = ("_masks", "_parts")
-
-    def __init__(self, widths: Sequence[Width], positions: torch.Tensor) -> None:
-        parts = positions.split_with_sizes([len(width.seats) for width in widths])
-        self._parts = tuple(zip(widths, parts, strict=True))
-        self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor] = {}
+class RowPlan(Protocol):
+    """Who sees whom among the rows of a pass that samples or scores."""
 
     def attend(
         self,
         layer: int,
         streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        scaling: float | None,
-        window: int | None,
+        how: tuple[float, int | None],
     ) -> torch.Tensor:
-        """[rows, heads, 1, head_dim] of query, key and value into [rows, 1, heads, head_dim]."""
-        query = streams[0]
-        pieces = []
-        start = 0
-        for index, (width, places) in enumerate(self._parts):
-            q, k, v = (t[start : start + len(places)] for t in streams)
-            keys, values = width.append(layer, places, (k[:, :, 0], v[:, :, 0]))
-            mask = self._mask(index, window, q.dtype)
-            # query heads that share a key head stand as query positions of it: nothing is repeated
-            grouped = q.reshape(len(places), keys.shape[1], -1, q.shape[3])
-            out = scaled_dot_product_attention(
-                padded(grouped, dim=2), keys, values, attn_mask=mask, scale=scaling
-            )
-            pieces.append(out[:, :, : grouped.shape[2]].reshape(len(places), 1, query.shape[1], -1))
-            start += len(places)
-        if start < len(query):
-            pieces.append(pieces[0].new_zeros(len(query) - start, *pieces[0].shape[1:]))
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-    def _mask(self, part: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """0 where a row of the part looks and −∞ elsewhere, [rows, 1, 1, tokens of the width]."""
-        key = part, window, dtype
-        if key not in self._masks:
-            width, places = self._parts[part]
-            back = places[:, None] - torch.arange(width.tokens, device=places.device)
-            hidden = back < 0 if window is None else (back < 0) | (back >= window)
-            blank = torch.zeros(hidden.shape, dtype=dtype, device=places.device)
-            self._masks[key] = blank.masked_fill_(hidden, -torch.inf)[:, None, None]
-        return self._masks[key]
+        """Query, key and value [rows, heads, head_dim], with scaling and window, into [rows, heads × head_dim]."""
+        ...
 
 
 def attend(
@@ -96,7 +96,7 @@ def attend(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    crucible_plan: PackedPlan | DecodePlan | None = None,
+    crucible_plan: PackedPlan | RowPlan | None = None,
     **extra: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of [batch, heads, tokens, head_dim] into [batch, tokens, heads, head_dim].
@@ -112,40 +112,41 @@ def attend(
             where="local engine",
             remedy="use a model of plain causal attention, such as Llama, Qwen2, Qwen3, Mistral or GPT-2",
         )
-    if isinstance(crucible_plan, DecodePlan):
-        streams = query, key, value
-        return crucible_plan.attend(module.layer_idx, streams, scaling, sliding_window), None
-    if crucible_plan.keep is not None:
-        crucible_plan.keep(module.layer_idx, key[0], value[0])
-    runs = crucible_plan.runs
-    sizes = [run.count * run.length for run in runs]
-    parts = zip(*(t[0].transpose(0, 1).split_with_sizes(sizes) for t in (query, key, value)), strict=True)
-    pieces = [_run(run, part, (scaling, sliding_window)) for run, part in zip(runs, parts, strict=True)]
-    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=0)
-    return joined.unsqueeze(0), None
+    streams = query[0], key[0], value[0]
+    if isinstance(crucible_plan, PackedPlan):
+        return crucible_plan.attend(streams, scaling, sliding_window).unsqueeze(0), None
+    query, key, value = (t.transpose(0, 1) for t in streams)
+    how = query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window
+    return crucible_plan.attend(module.layer_idx, (query, key, value), how).view(1, *query.shape), None
 
 
-def _run(run: Run, part: tuple[torch.Tensor, ...], settings: tuple[float | None, int | None]) -> torch.Tensor:
-    """Attention within each sequence of a run: query, key, value as [tokens of the run, heads, head_dim]."""
+def _stacked(tokens: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    """[count · length, heads, head_dim] as [count, heads, length, head_dim]."""
+    return tokens.reshape(count, length, *tokens.shape[1:]).transpose(1, 2)
+
+
+def _run(run: Run, part: Sequence[torch.Tensor], settings: tuple[float | None, int | None]) -> torch.Tensor:
+    """Attention within each sequence of a run: query, key, value as [count, heads, length, head_dim]."""
     scaling, window = settings
-    query, key, value = (
-        t.reshape(run.count, run.length, t.shape[1], t.shape[2]).transpose(1, 2) for t in part
-    )
     mask = None
     if window is not None and window < run.length:
-        place = torch.arange(run.length, device=query.device)
+        place = torch.arange(run.length, device=part[0].device)
         back = place[:, None] - place[None, :]
         mask = (back >= 0) & (back < window)
-    out = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out.transpose(1, 2).reshape(run.count * run.length, out.shape[1], out.shape[3])
+    return _plain(part, mask, scaling)
+
+
+def _plain(part: Sequence[torch.Tensor], mask: torch.Tensor | None, scaling: float | None) -> torch.Tensor:
+    """Attention of stacked sequences, causal without a mask, into [count · length, heads, head_dim]."""
+    query, key, value = part
+    if mask is None:
+        out = causal_attention(query, key, value, scaling)
+    else:
+        shared = query.shape[1] != key.shape[1]
+        out = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared
+        )
+    return out.transpose(1, 2).reshape(-1, out.shape[1], out.shape[3])
 
 
 def register_attention() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from crucible_torch.model import LoadedModel
+from crucible_torch.output_layer import output_layer
 
 __all__ = ["Coefficients", "pieces_of", "score"]
 
@@ -32,20 +33,19 @@ def score(
     With ``coefficients`` c (R, K) the second result is ∂(Σ c·lp)/∂states, and the gradient for the head's own
     weights is added to them. Logits exist for one of ``pieces`` at once; together these are all rows. The
     coefficients of a piece are asked for when its log-probabilities are known. The gradient for the logits z of
-    a position is analytic: Σₖ cₖ·(onehot(targetₖ) − softmax(z)).
+    a position is analytic: Σₖ cₖ·(onehot(targetₖ) − softmax(z)); it takes the place of the logits.
     """
+    layer = output_layer(model)
     logprobs = torch.empty(targets.shape, dtype=torch.float32, device=states.device)
     grads = None if coefficients is None else torch.zeros_like(states)
-    for part in pieces:
-        piece = states[part].detach().requires_grad_(grads is not None)
-        with torch.set_grad_enabled(grads is not None):
-            logits = model.logits(piece)
-        with torch.no_grad():
-            scores = logits.detach().float()
-            top = scores.amax(dim=1, keepdim=True)
-            picked = scores.gather(1, targets[part]) - top
-            powers = scores.sub_(top).exp_()
-            total = powers.sum(dim=1, keepdim=True)
+    with torch.no_grad():
+        for part in pieces:
+            piece = states[part].detach()
+            logits = layer.logits(piece)
+            powers = logits.float()
+            top = powers.amax(dim=1, keepdim=True)
+            picked = powers.gather(1, targets[part]) - top
+            total = powers.sub_(top).exp_().sum(dim=1, keepdim=True)
             logprobs[part] = picked - total.log()
             if coefficients is None or grads is None:
                 continue
@@ -54,7 +54,5 @@ def score(
                 continue
             slope = powers.mul_(factor.sum(dim=1, keepdim=True).neg_().div_(total))
             slope.scatter_add_(1, targets[part], factor)
-        torch.autograd.backward(logits, slope.to(logits.dtype))
-        if piece.grad is not None:
-            grads[part] = piece.grad
+            grads[part] = layer.pull(piece, slope if slope is logits else logits.copy_(slope))
     return logprobs, grads

@@ -64,13 +64,14 @@ class Width:
             stored[rows, :, : new.shape[1]] = new
 
     def append(
-        self, layer: int, places: torch.Tensor, pair: Sequence[torch.Tensor]
+        self, layer: int, at: tuple[torch.Tensor, torch.Tensor], pair: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write key and value [rows, heads, head_dim] at ``places`` (rows,); all that these rows have, in views."""
+        """Write key and value [rows, heads, head_dim] at rows and places (rows,); all that the rows have, in views."""
         keys, values = self._layers[layer]
-        rows = torch.arange(len(places), device=places.device)
+        rows, places = at
         keys[rows, :, places], values[rows, :, places] = pair
-        return keys[: len(places)], values[: len(places)]
+        count = len(self.seats)
+        return keys[:count], values[:count]
 
     def copy(self, seat: Seat, source: Seat, length: int) -> None:
         """Let a row begin with the first ``length`` tokens of another, of any width."""

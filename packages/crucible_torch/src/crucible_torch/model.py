@@ -12,7 +12,9 @@ import torch
 
 from crucible_ir.errors import ConfigError, IntegrityError
 from crucible_torch.adapter import Adapter
-from crucible_torch.attention import ATTENTION_NAME, DecodePlan, PackedPlan, register_attention
+from crucible_torch.attention import ATTENTION_NAME, PackedPlan, RowPlan, register_attention
+from crucible_torch.decoder_files import read_decoder
+from crucible_torch.fused import FusedDecoder
 from crucible_torch.layers import (
     ActiveAdapter,
     AdaptedLinear,
@@ -22,6 +24,7 @@ from crucible_torch.layers import (
     wanted_layers,
 )
 from crucible_torch.location import ModelFiles
+from crucible_torch.prefixes import PrefixCache
 from crucible_train.types import LoraConfig
 
 __all__ = ["LoadedModel", "choose_device", "choose_dtype", "load_model", "no_progress_bars"]
@@ -43,6 +46,8 @@ class LoadedModel:
     active: ActiveAdapter = field(default_factory=ActiveAdapter)
     kinds: dict[str, LayerKind] = field(default_factory=dict)
     layers: dict[str, AdaptedLinear] = field(default_factory=dict)
+    prefixes: PrefixCache | None = None
+    _decoder: FusedDecoder | None = None
 
     @property
     def max_positions(self) -> int | None:
@@ -64,7 +69,7 @@ class LoadedModel:
         return frozenset()
 
     def hidden(
-        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | DecodePlan
+        self, tokens: torch.Tensor, positions: torch.Tensor, plan: PackedPlan | RowPlan
     ) -> torch.Tensor:
         """Last hidden states [rows, tokens, width] of token ids and positions [rows, tokens]."""
         out = self.module.base_model(
@@ -72,6 +77,17 @@ class LoadedModel:
         )
         states: torch.Tensor = out.last_hidden_state
         return states
+
+    def steady(self) -> None:
+        """Let every product of a model that is only sampled from go through an ``AdaptedLinear``."""
+        if not self.layers:
+            self.layers = install(self.module, self.active)
+
+    def decoder(self) -> FusedDecoder:
+        """The weights as they are at the first call, laid out for decoding; what is sampled from never changes."""
+        if self._decoder is None:
+            self._decoder = FusedDecoder(self.module)
+        return self._decoder
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of every token, in the model's dtype."""
@@ -126,26 +142,35 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def choose_dtype(device: torch.device, *wishes: str) -> torch.dtype:
-    """The first wish that is not "auto"; else float32 on a CPU and bfloat16 on a GPU that has it."""
-    chosen = next((wish for wish in wishes if wish != "auto"), "auto")
-    if chosen == "auto":
+def choose_dtype(device: torch.device, wish: str) -> torch.dtype:
+    """The dtype that is wished for; "auto" is float32 on a CPU and bfloat16 on a GPU that has it."""
+    if wish == "auto":
         gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        chosen = "bfloat16" if gpu else "float32"
-    return torch.bfloat16 if chosen == "bfloat16" else torch.float32
+        wish = "bfloat16" if gpu else "float32"
+    return torch.bfloat16 if wish == "bfloat16" else torch.float32
 
 
 def load_model(
-    files: ModelFiles, *, digest: str, device: torch.device, dtype: torch.dtype, shared: bool
+    files: ModelFiles,
+    *,
+    digest: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    shared: bool,
+    portable: bool = False,
 ) -> LoadedModel:
     """Read weights from disk; ``shared`` freezes them and makes every linear layer adaptable.
+
+    Plain decoders are computed here (``crucible_torch.decoder``), all other models by transformers, as are
+    ``portable`` ones, which can be saved in its format.
 
     Raises:
         ConfigError: transformers knows no such causal language model.
         IntegrityError: weights are damaged, or do not fit the config.
     """
-    register_attention()
-    module = _read(files, dtype)
+    module: Any = None if portable else read_decoder(files, dtype, device)
+    if module is None:
+        module = _read_with_transformers(files, dtype)
     module = module.to(device).eval().requires_grad_(not shared)
     model = LoadedModel(files=files, digest=digest, module=module, device=device, dtype=dtype)
     if shared:
@@ -154,10 +179,11 @@ def load_model(
     return model
 
 
-def _read(files: ModelFiles, dtype: torch.dtype) -> Any:
+def _read_with_transformers(files: ModelFiles, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    register_attention()
     try:
         with no_progress_bars():
             module, report = AutoModelForCausalLM.from_pretrained(

@@ -8,7 +8,10 @@ import torch
 
 from crucible_train.types import AdamParams
 
-__all__ = ["AdamW", "gradient_norm"]
+__all__ = ["MOMENTS", "AdamW", "gradient_norm"]
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What the optimiser keeps for each weight."""
 
 
 def gradient_norm(grads: Mapping[str, torch.Tensor]) -> float:
@@ -30,9 +33,14 @@ class AdamW:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, grads: Mapping[str, torch.Tensor], params: AdamParams) -> float:
-        """Clip ``grads`` (in place), apply them, and return their norm before clipping."""
-        norm = gradient_norm(grads)
+    def step(
+        self, grads: Mapping[str, torch.Tensor], params: AdamParams, *, norm: float | None = None
+    ) -> float:
+        """Clip ``grads`` (in place), apply them, and return their norm before clipping.
+
+        ``norm`` is for who holds a part of the gradients alone: that of all of them.
+        """
+        norm = gradient_norm(grads) if norm is None else norm
         ordered = [grads[name] for name in self._masters]
         if params.grad_clip_norm > 0:
             torch._foreach_mul_(ordered, min(1.0, params.grad_clip_norm / (norm + 1e-6)))

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crucible_ir.errors import ConfigError, DataError
+from crucible_torch.families import Family, find_families
 from crucible_train.types import Datum, ImageChunk
 
 __all__ = [
+    "Branch",
     "Example",
     "MicroBatch",
     "Rows",
@@ -34,6 +36,19 @@ class Run:
     """``count`` sequences of ``length`` tokens each, one after another from ``start``."""
 
     start: int
+    count: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """``count`` continuations of ``length`` tokens each, one after another, of one sequence.
+
+    That is sequence ``place`` of the run number ``run``; branches lie behind all runs, in their own order.
+    """
+
+    run: int
+    place: int
     count: int
     length: int
 
@@ -61,15 +76,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Examples side by side: tokens and positions (T,), and the runs of equal length.
+    """Examples side by side: tokens and positions (T,).
 
-    ``graded`` is False if no example has a gradient.
+    First come whole examples and common beginnings, in runs of equal length, then the branches: the rest of those
+    that share a beginning. ``spots[i]`` (N_i,) are the places of example i's tokens among the T. ``graded`` is
+    False if no example has a gradient.
     """
 
     examples: tuple[Example, ...]
     tokens: IntArray
     positions: IntArray
     runs: tuple[Run, ...]
+    branches: tuple[Branch, ...]
+    spots: tuple[IntArray, ...]
     graded: bool = True
 
 
@@ -85,6 +104,10 @@ class Rows:
     targets: IntArray
     spans: tuple[slice, ...]
     places: tuple[IntArray, ...]
+
+    def spread(self, example: int, found: FloatArray, full: FloatArray) -> None:
+        """Put what was ``found`` (R, K) at these rows into an example's own positions, ``full`` (N, K)."""
+        full[self.places[example]] = found[self.spans[example], : full.shape[1]]
 
 
 def text_tokens(chunks: Sequence[object], where: str) -> IntArray:
@@ -166,48 +189,98 @@ def check_ids(name: str, ids: IntArray, vocab_size: int, where: str) -> None:
 
 
 def micro_batches(
-    examples: Sequence[Example], budget: int, graded: Callable[[Example], bool] | None = None
+    examples: Sequence[Example],
+    budget: int,
+    graded: Callable[[Example], bool] | None = None,
+    *,
+    share_prefixes: bool = True,
 ) -> list[MicroBatch]:
     """Longest first, filled up to ``budget`` tokens; equal lengths lie together. Same input, same batches.
 
-    Examples that are not ``graded`` have batches of their own.
+    Examples that begin alike share their common beginning, unless told not to. Those that are not ``graded`` have
+    batches of their own.
     """
-    order = sorted(examples, key=lambda example: -example.length)
-    with_gradient = [example for example in order if graded is None or graded(example)]
-    without = [example for example in order if graded is not None and not graded(example)]
-    return [
-        *(_pack(group, graded=True) for group in _filled(with_gradient, budget)),
-        *(_pack(group, graded=False) for group in _filled(without, budget)),
-    ]
+    with_gradient = [example for example in examples if graded is None or graded(example)]
+    without = [example for example in examples if graded is not None and not graded(example)]
+    batches = []
+    for group, has_gradient in ((with_gradient, True), (without, False)):
+        lengths = [example.length for example in group]
+        if share_prefixes:
+            families = find_families([example.tokens for example in group], budget)
+        else:
+            families = [Family(members=(number,)) for number in range(len(group))]
+        families.sort(key=lambda family: -family.tokens(lengths))
+        batches += [_pack(group, part, graded=has_gradient) for part in _filled(families, lengths, budget)]
+    return batches
 
 
-def _filled(order: Sequence[Example], budget: int) -> list[list[Example]]:
-    groups: list[list[Example]] = []
+def _filled(families: Sequence[Family], lengths: Sequence[int], budget: int) -> list[list[Family]]:
+    groups: list[list[Family]] = []
     room = -1
-    for example in order:
-        if example.length > room:
+    for family in families:
+        tokens = family.tokens(lengths)
+        if tokens > room:
             groups.append([])
             room = budget
-        groups[-1].append(example)
-        room -= example.length
+        groups[-1].append(family)
+        room -= tokens
     return groups
 
 
-def _pack(examples: Sequence[Example], *, graded: bool) -> MicroBatch:
+class _Row:
+    """The tokens of a micro-batch as they are laid out."""
+
+    def __init__(self) -> None:
+        self.tokens: list[IntArray] = []
+        self.positions: list[IntArray] = []
+        self.length = 0
+
+    def add(self, tokens: IntArray, first: int) -> IntArray:
+        """Put tokens at the end, the first at position ``first`` of its sequence; their places."""
+        self.tokens.append(tokens)
+        self.positions.append(np.arange(first, first + len(tokens)))
+        self.length += len(tokens)
+        return np.arange(self.length - len(tokens), self.length)
+
+
+def _pack(examples: Sequence[Example], families: Sequence[Family], *, graded: bool) -> MicroBatch:
+    row = _Row()
     runs: list[Run] = []
-    start = 0
-    for example in examples:
-        if runs and runs[-1].length == example.length:
-            last = runs[-1]
-            runs[-1] = Run(last.start, last.count + 1, last.length)
+    branches: list[Branch] = []
+    spots: dict[int, IntArray] = {}
+
+    def root_length(family: Family) -> int:
+        return family.shared or examples[family.members[0]].length
+
+    places: list[tuple[Family, int, int]] = []
+    for family in sorted(families, key=lambda family: -root_length(family)):
+        length, start = root_length(family), row.length
+        spots[family.members[0]] = row.add(examples[family.members[0]].tokens[:length], 0)
+        if runs and runs[-1].length == length:
+            runs[-1] = Run(runs[-1].start, runs[-1].count + 1, length)
         else:
-            runs.append(Run(start, 1, example.length))
-        start += example.length
+            runs.append(Run(start, 1, length))
+        places.append((family, len(runs) - 1, runs[-1].count - 1))
+    for family, run, place in places:
+        if not family.shared:
+            continue
+        root = spots[family.members[0]]
+        new = len(branches)
+        for member in sorted(family.members, key=lambda member: -examples[member].length):
+            rest = examples[member].tokens[family.shared :]
+            spots[member] = np.concatenate([root, row.add(rest, family.shared)])
+            if len(branches) > new and branches[-1].length == len(rest):
+                branches[-1] = Branch(run, place, branches[-1].count + 1, len(rest))
+            else:
+                branches.append(Branch(run, place, 1, len(rest)))
+    members = [member for family, _, _ in places for member in family.members]
     return MicroBatch(
-        examples=tuple(examples),
-        tokens=np.concatenate([example.tokens for example in examples]),
-        positions=np.concatenate([np.arange(example.length) for example in examples]),
+        examples=tuple(examples[member] for member in members),
+        tokens=np.concatenate(row.tokens),
+        positions=np.concatenate(row.positions),
         runs=tuple(runs),
+        branches=tuple(branches),
+        spots=tuple(spots[member] for member in members),
         graded=graded,
     )
 
@@ -222,18 +295,18 @@ def weighted_positions(example: Example) -> BoolArray:
 
 def rows_of(batch: MicroBatch, counted: Callable[[Example], BoolArray] | None) -> Rows:
     """Every position, or those that are ``counted`` (N,) in their example."""
-    width = max(example.targets.shape[1] for example in batch.examples)
-    index, targets, spans, places = [], [], [], []
-    start = count = 0
-    for example in batch.examples:
+    width = max((example.targets.shape[1] for example in batch.examples), default=1)
+    index, targets = [np.zeros(0, dtype=np.int64)], [np.zeros((0, width), dtype=np.int64)]
+    spans, places = [], []
+    count = 0
+    for example, spots in zip(batch.examples, batch.spots, strict=True):
         place = np.arange(example.length) if counted is None else np.flatnonzero(counted(example))
         wide = np.zeros((len(place), width), dtype=np.int64)
         wide[:, : example.targets.shape[1]] = example.targets[place]
-        index.append(start + place)
+        index.append(spots[place])
         targets.append(wide)
         places.append(place)
         spans.append(slice(count, count + len(place)))
-        start += example.length
         count += len(place)
     return Rows(
         index=np.concatenate(index), targets=np.concatenate(targets), spans=tuple(spans), places=tuple(places)

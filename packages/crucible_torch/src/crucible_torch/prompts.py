@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crucible_torch.attention import PackedPlan
+from crucible_torch.inference import Inference
 from crucible_torch.key_values import Seat, Width
 from crucible_torch.likeliest import top_logprobs
-from crucible_torch.model import LoadedModel
-from crucible_torch.packing import Run
-from crucible_torch.rows import ROW_MULTIPLE, padded, padding
+from crucible_torch.prefixes import BLOCK
+from crucible_torch.prompt_attention import PromptPart, PromptPlan
 from crucible_train.types import TopLogprobs
 
 __all__ = ["PromptScores", "Reading", "read_prompts"]
@@ -30,6 +29,11 @@ class Reading:
     logprobs: bool = False
     top: int = 0
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything is asked about its positions."""
+        return self.logprobs or self.top > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptScores:
@@ -41,33 +45,89 @@ class PromptScores:
 
 @torch.inference_mode()
 def read_prompts(
-    model: LoadedModel, readings: Sequence[Reading], *, head_rows: int
+    model: Inference, readings: Sequence[Reading], *, head_rows: int
 ) -> tuple[torch.Tensor, list[PromptScores]]:
-    """Last hidden states (len(readings), width) and scores of prompts; their seats are written."""
-    order = sorted(range(len(readings)), key=lambda i: len(readings[i].tokens))
-    sizes = [len(readings[i].tokens) + padding(len(readings[i].tokens)) for i in order]
-    tokens = np.zeros(sum(sizes), dtype=np.int64)
-    spans: dict[int, slice] = {}
+    """Last hidden states (len(readings), width) and scores of prompts; their seats are written.
+
+    What is known of a prompt's beginning is not read again, unless its positions are asked about.
+    """
+    states: dict[int, torch.Tensor] = {}
+    scores: dict[int, PromptScores] = {}
+    waiting = list(range(len(readings)))
+    while waiting:
+        known, taken, later = _wave(model, readings, waiting)
+        spans, found = _pass(model, [readings[index] for index in taken], known)
+        told = _scores(
+            model, found, [(readings[i], span) for i, span in zip(taken, spans, strict=True)], head_rows
+        )
+        for index, span, told_of in zip(taken, spans, told, strict=True):
+            states[index] = found[span.stop - 1]
+            scores[index] = told_of
+        waiting = later
+    indices = range(len(readings))
+    return torch.stack([states[index] for index in indices]), [scores[index] for index in indices]
+
+
+def _wave(
+    model: Inference, readings: Sequence[Reading], waiting: Sequence[int]
+) -> tuple[list[list[torch.Tensor]], list[int], list[int]]:
+    """Blocks that are known of those that are read now; those that wait for one of them to be read."""
+    known: list[list[torch.Tensor]] = []
+    now: list[int] = []
+    later: list[int] = []
+    coming: set[bytes] = set()
+    for index in waiting:
+        reading = readings[index]
+        found = model.prefixes.find(model.version, reading.tokens) if not reading.asked else []
+        first, whole = len(found) * BLOCK, (len(reading.tokens) - 1) // BLOCK * BLOCK
+        begin = reading.tokens[: first + BLOCK].tobytes()
+        if not reading.asked and model.prefixes.open and first < whole and begin in coming:
+            later.append(index)
+            continue
+        coming.add(begin)
+        known.append(found)
+        now.append(index)
+    return known, now, later
+
+
+def _pass(
+    model: Inference, readings: Sequence[Reading], known: Sequence[Sequence[torch.Tensor]]
+) -> tuple[list[slice], torch.Tensor]:
+    """One pass over what is new of prompts: where each one's states are, and states (rows, width).
+
+    They are those of all its positions if it is asked about, else that of the last.
+    """
+    parts: list[PromptPart] = []
+    tokens: list[NDArray[np.int64]] = []
+    positions: list[NDArray[np.int64]] = []
     start = 0
-    for index, size in zip(order, sizes, strict=True):
-        spans[index] = slice(start, start + len(readings[index].tokens))
-        tokens[spans[index]] = readings[index].tokens
-        start += size
-    positions = np.concatenate([np.arange(size) for size in sizes])
-    writes = [(spans[i], width, rows) for i, r in enumerate(readings) for width, rows in _by_width(r.seats)]
-
-    def keep(layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        for span, width, rows in writes:
-            width.write(layer, rows, (key[:, span], value[:, span]))
-
-    plan = PackedPlan(tuple(_runs(sizes)), keep if writes else None)
+    for reading, blocks in zip(readings, known, strict=True):
+        first, length = len(blocks) * BLOCK, len(reading.tokens)
+        tokens.append(reading.tokens[first:])
+        positions.append(np.arange(first, length))
+        parts.append(
+            PromptPart(
+                start=start,
+                stop=start + length - first,
+                known=blocks,
+                new=model.new_blocks((length - 1) // BLOCK - len(blocks)),
+                seats=_by_width(reading.seats),
+                every=reading.asked,
+            )
+        )
+        start = parts[-1].stop
+    wanted = np.concatenate([part.wanted for part in parts])
     states = model.hidden(
-        torch.from_numpy(tokens)[None].to(model.device),
-        torch.from_numpy(positions)[None].to(model.device),
-        plan,
-    )[0]
-    last = states[[spans[index].stop - 1 for index in range(len(readings))]]
-    return last, _scores(model, states, [(r, spans[i]) for i, r in enumerate(readings)], head_rows)
+        torch.from_numpy(np.concatenate(tokens)),
+        torch.from_numpy(np.concatenate(positions)),
+        PromptPlan(parts, model.layers),
+        torch.from_numpy(wanted),
+    )
+    for reading, part in zip(readings, parts, strict=True):
+        if part.new:
+            model.prefixes.put(model.version, reading.tokens, part.new, first=len(part.known))
+    ends = np.cumsum([len(part.wanted) for part in parts]).tolist()
+    return [slice(end - len(part.wanted), end) for end, part in zip(ends, parts, strict=True)], states
 
 
 def _by_width(seats: Sequence[Seat]) -> list[tuple[Width, list[int]]]:
@@ -77,40 +137,27 @@ def _by_width(seats: Sequence[Seat]) -> list[tuple[Width, list[int]]]:
     return list(rows.items())
 
 
-def _runs(sizes: Sequence[int]) -> Iterator[Run]:
-    """Neighbours of equal length are one run."""
-    start = index = 0
-    while index < len(sizes):
-        count = 1
-        while index + count < len(sizes) and sizes[index + count] == sizes[index]:
-            count += 1
-        yield Run(start, count, sizes[index])
-        start += count * sizes[index]
-        index += count
-
-
 def _scores(
-    model: LoadedModel, states: torch.Tensor, spans: Sequence[tuple[Reading, slice]], head_rows: int
+    model: Inference, states: torch.Tensor, spans: Sequence[tuple[Reading, slice]], head_rows: int
 ) -> list[PromptScores]:
     """What is asked about each prompt; logits exist for ``head_rows`` positions at once."""
     found: list[PromptScores] = []
-    asked = [(r, span) for r, span in spans if (r.logprobs or r.top) and len(r.tokens) > 1]
+    asked = [(r, span) for r, span in spans if r.asked and len(r.tokens) > 1]
     picked: list[float] = []
     likeliest: list[TopLogprobs] = []
     if asked:
         index = torch.cat([torch.arange(span.start, span.stop - 1) for _, span in asked]).to(states.device)
         targets = torch.from_numpy(np.concatenate([r.tokens[1:] for r, _ in asked])).to(states.device)
         top = max(r.top for r, _ in asked)
-        step = max(ROW_MULTIPLE, head_rows - head_rows % ROW_MULTIPLE)
-        for first in range(0, len(index), step):
-            part, wanted = index[first : first + step], targets[first : first + step]
-            scores = model.logits(padded(states[part])).float()[: len(part)]
+        for first in range(0, len(index), head_rows):
+            part, wanted = index[first : first + head_rows], targets[first : first + head_rows]
+            scores = model.logits(states[part])
             chosen = scores.gather(1, wanted[:, None])[:, 0] - torch.logsumexp(scores, dim=1)
             picked += chosen.tolist()
             likeliest += top_logprobs(scores, top) if top else [()] * len(part)
     start = 0
     for reading, _ in spans:
-        count = len(reading.tokens) - 1 if reading.logprobs or reading.top else 0
+        count = len(reading.tokens) - 1 if reading.asked else 0
         part_of = slice(start, start + count)
         found.append(
             PromptScores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,8 @@ from crucible_torch.stopping import StopRule
 from crucible_train.types import SampledSequence, SampleResponse, SamplingParams
 
 __all__ = ["Row", "Running", "SampleRequest"]
+
+_DRAWN_AHEAD = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,13 +75,14 @@ class Running:
 class Row:
     """A sequence as it grows. ``seat`` is None if its first token is its last."""
 
-    __slots__ = ("index", "logprobs", "owner", "seat", "stream", "tokens")
+    __slots__ = ("_draws", "_stream", "index", "logprobs", "owner", "seat", "tokens")
 
     def __init__(self, owner: Running, index: int, seat: Seat | None) -> None:
         self.owner = owner
         self.index = index
         self.seat = seat
-        self.stream = owner.request.streams[index]
+        self._stream = owner.request.streams[index]
+        self._draws: Iterator[float] = iter(())
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
 
@@ -87,6 +90,14 @@ class Row:
     def length(self) -> int:
         """Tokens of the prompt and of the sequence."""
         return len(self.owner.request.prompt) + len(self.tokens)
+
+    def draw(self) -> float:
+        """The next number in [0, 1) of the sequence's own stream."""
+        drawn = next(self._draws, None)
+        if drawn is None:
+            self._draws = iter(self._stream.random(_DRAWN_AHEAD).tolist())
+            drawn = next(self._draws)
+        return drawn
 
     def grow(self, token: int, logprob: float) -> bool:
         """Take a token; whether the sequence is over, which its owner then has."""

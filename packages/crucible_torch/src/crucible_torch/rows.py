@@ -1,30 +1,29 @@
-"""How many rows a matrix product has, so that none of them depends on the others.
+"""How many rows a pass has: few different numbers, and more than one.
 
-On a CPU the last bit of a row of a float32 product may depend on how many rows there are: with 1-3 of them, with
-a single column, and, where several threads share the rows out, with numbers that 4 does not divide. With multiples
-of 4 it does not, however many threads there are. So everything that is sampled or scored together is padded to
-one: rows of the model, positions of each prompt, query positions of an attention.
+On a CPU a row of a product is the same whatever is beside it only if something is (``products``). And oneDNN makes a
+kernel for every new number of rows, which takes as long as several passes. So rows are padded to a multiple of 4
+and of a 16th of the next power of two, many of them of a 32nd.
 """
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["ROW_MULTIPLE", "padded", "padding"]
+__all__ = ["padded", "rounded"]
 
-ROW_MULTIPLE = 4
-
-
-def padding(rows: int) -> int:
-    """Rows that are missing to a multiple."""
-    return -rows % ROW_MULTIPLE
+_LEAST_STEP = 4
+_FEW = 256
 
 
-def padded(rows: torch.Tensor, dim: int = 0) -> torch.Tensor:
-    """``rows`` with zeros behind them along ``dim``, up to a multiple."""
-    missing = padding(rows.shape[dim])
-    if not missing:
+def rounded(rows: int) -> int:
+    """The number of rows that a pass over ``rows`` has."""
+    step = max(_LEAST_STEP, (1 << (rows - 1).bit_length()) // (16 if rows <= _FEW else 32))
+    return -(-rows // step) * step
+
+
+def padded(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """``rows`` with zeros behind them, ``count`` in all."""
+    missing = count - len(rows)
+    if missing <= 0:
         return rows
-    shape = list(rows.shape)
-    shape[dim] = missing
-    return torch.cat([rows, rows.new_zeros(shape)], dim=dim)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])

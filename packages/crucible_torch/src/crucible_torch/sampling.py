@@ -1,26 +1,24 @@
 """Sampling on the engine's thread: requests of the same weights grow together, one token per sequence and step.
 
-Every sequence is what it would be alone, bit for bit in float32 on a CPU: matrix products have a number of rows
-for which a row does not depend on the others (``rows``), and attention is computed per width (``key_values``).
+Every sequence is what it would be alone, bit for bit in float32 on a CPU: a row of a matrix product does not depend
+on the others (``products``), and attention is computed per width (``key_values``).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from crucible_torch.adapter import Adapter
-from crucible_torch.attention import DecodePlan
 from crucible_torch.choice import choose_tokens
+from crucible_torch.decode_attention import DecodePlan
+from crucible_torch.inference import Inference
 from crucible_torch.key_values import KeyValueStore, Seat, Width
 from crucible_torch.memory import memory_errors
-from crucible_torch.model import LoadedModel
 from crucible_torch.prompts import PromptScores, Reading, read_prompts
 from crucible_torch.requests import Row, Running, SampleRequest
-from crucible_torch.rows import padded
 from crucible_torch.settings import EngineSettings
 
 __all__ = ["SamplingPool"]
@@ -30,19 +28,18 @@ __all__ = ["SamplingPool"]
 class SamplingPool:
     """Weights whose requests are sampled together."""
 
-    model: LoadedModel
-    adapter: Adapter | None
+    inference: Inference
     settings: EngineSettings
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Hashable:
         """Equal for the same weights."""
-        return id(self.model), id(self.adapter)
+        return self.inference.key
 
     def run(self, requests: Sequence[SampleRequest], more: Callable[[], Sequence[SampleRequest]]) -> None:
         """Sample them all, and those that come meanwhile; results and errors go into their futures."""
-        batch = _Batch(self.model, self.settings)
-        with self.model.using(self.adapter):
+        batch = _Batch(self.inference, self.settings)
+        with self.inference.ready():
             batch.wait_for(requests)
             while batch.busy:
                 batch.wait_for(more())
@@ -62,11 +59,12 @@ class _Prompt:
 class _Batch:
     """Sequences that grow together, at most so many at once, and requests that wait for room."""
 
-    def __init__(self, model: LoadedModel, settings: EngineSettings) -> None:
+    def __init__(self, model: Inference, settings: EngineSettings) -> None:
         self._model = model
-        self._head_rows = settings.head_rows
-        self._max_rows = settings.rows_at_once(model.device.type)
-        self._max_tokens = settings.tokens_per_pass(model.device.type)
+        self._head_rows = settings.rows_of_logits(model.model.vocab_size)
+        device = model.model.device.type
+        self._max_rows = settings.rows_at_once(device)
+        self._max_tokens = settings.tokens_per_pass(device)
         self._waiting: deque[Running] = deque()
         self._clear()
 
@@ -231,25 +229,16 @@ def _over(row: Row, token: int, logprob: float) -> bool:
         return True
 
 
-def _choose(model: LoadedModel, states: torch.Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-    """Next token of each row and its log-probability at temperature 1; rows of equal settings go together."""
-    scores = model.logits(padded(states)).float()[: len(rows)]
-    alike: defaultdict[tuple[float, int, float], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        params = row.owner.request.params
-        alike[params.temperature, params.top_k, params.top_p].append(index)
-    tokens = torch.empty(len(rows), dtype=torch.int64, device=scores.device)
-    for indices in alike.values():
-        draws = torch.tensor([rows[index].stream.random() for index in indices], dtype=torch.float64)
-        some = scores if len(alike) == 1 else scores[indices]
-        tokens[indices] = choose_tokens(some, draws, rows[indices[0]].owner.request.params)
-    logprobs = scores.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(scores, dim=1)
+def _choose(model: Inference, states: torch.Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """Next token of each row and its log-probability at temperature 1."""
+    params = [row.owner.request.params for row in rows]
+    draws = torch.tensor([row.draw() for row in rows], dtype=torch.float64)
+    tokens, logprobs = choose_tokens(model.logits(states), draws, params)
     return tokens.tolist(), logprobs.tolist()
 
 
-def _decode(model: LoadedModel, rows: Sequence[Row], widths: Sequence[Width]) -> torch.Tensor:
+def _decode(model: Inference, rows: Sequence[Row], widths: Sequence[Width]) -> torch.Tensor:
     """Hidden states (rows, width) of the newest token of each row; rows stand in the order of their seats."""
-    tokens = padded(torch.tensor([row.tokens[-1] for row in rows], device=model.device))
-    places = padded(torch.tensor([row.length - 1 for row in rows], device=model.device))
-    plan = DecodePlan(widths, places[: len(rows)])
-    return model.hidden(tokens[:, None], places[:, None], plan)[: len(rows), 0]
+    tokens = torch.tensor([row.tokens[-1] for row in rows])
+    places = torch.tensor([row.length - 1 for row in rows])
+    return model.hidden(tokens, places, DecodePlan(widths, places.to(model.model.device)))

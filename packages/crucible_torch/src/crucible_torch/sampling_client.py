@@ -10,6 +10,7 @@ import numpy as np
 
 from crucible_ir.errors import ConfigError, ConflictError
 from crucible_torch.adapter import Adapter
+from crucible_torch.inference import Inference
 from crucible_torch.model import LoadedModel
 from crucible_torch.packing import IntArray, check_ids, text_tokens
 from crucible_torch.requests import SampleRequest
@@ -43,7 +44,8 @@ class TorchSamplingClient:
         tokenizer: Callable[[], Tokenizer],
         entropy: Sequence[int] = (0,),
     ) -> None:
-        self._pool: SamplingPool | None = SamplingPool(model=model, adapter=adapter, settings=settings)
+        inference = Inference(model, adapter, cached_bytes=settings.prefix_cache_mb << 20)
+        self._pool: SamplingPool | None = SamplingPool(inference=inference, settings=settings)
         self._worker = worker
         self._tokenizer = tokenizer
         self._entropy = tuple(entropy)
@@ -68,7 +70,7 @@ class TorchSamplingClient:
                 ``topk_prompt_logprobs`` outside 0 to the vocabulary's size.
             DataError: ids outside the vocabulary.
         """
-        model = self._open().model
+        model = self._open().inference.model
         tokens = _prompt(prompt, model)
         _check_request(model, len(tokens), params.max_tokens, num_samples)
         if not 0 <= topk_prompt_logprobs <= model.vocab_size:
@@ -97,7 +99,7 @@ class TorchSamplingClient:
             DataError: ids outside the vocabulary.
         """
         request = SampleRequest(
-            prompt=_prompt(prompt, self._open().model),
+            prompt=_prompt(prompt, self._open().inference.model),
             params=SamplingParams(),
             stop=StopRule(ids=frozenset()),
             streams=(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,19 @@ from crucible_ir.errors import ConfigError
 from crucible_ir.refs import CheckpointRef
 from crucible_torch.adapter import Adapter, pairs_of
 from crucible_torch.checkpoint import Checkpoint, Writer, read_checkpoint, write_checkpoint
-from crucible_torch.trainer import Trainer
+from crucible_torch.optimizer import MOMENTS
+from crucible_torch.trainer import Saved, Trainer
 from crucible_train.ports import TrainingSpec
 
-__all__ = ["adapter_from", "describe", "load_trainer", "require_base", "save_trainer", "tensors_of"]
+__all__ = [
+    "adapter_from",
+    "describe",
+    "load_trainer",
+    "require_base",
+    "save_trainer",
+    "saved_in",
+    "tensors_of",
+]
 
 ADAPTER_FILE = "adapter.safetensors"
 MODEL_FILE = "model.safetensors"
@@ -45,9 +54,9 @@ def save_trainer(
         StorageError, ConflictError, ConfigError: as ``write_checkpoint``.
     """
     weights = ADAPTER_FILE if spec.lora else MODEL_FILE
-    writers: dict[str, Writer] = {weights: _writer(trainer.weights.masters)}
+    writers: dict[str, Writer] = {weights: _writer(trainer.values)}
     if with_optimizer:
-        writers[OPTIMIZER_FILE] = _writer(trainer.optimizer.state())
+        writers[OPTIMIZER_FILE] = _writer(trainer.moments)
     return write_checkpoint(
         spec.checkpoint_dir,
         name,
@@ -69,16 +78,30 @@ def load_trainer(trainer: Trainer, ref: CheckpointRef, *, with_optimizer: bool) 
     checkpoint = read_checkpoint(Path(ref.path), digest=ref.digest)
     require_base(checkpoint, trainer.model.digest)
     values = tensors_of(checkpoint, ADAPTER_FILE if trainer.adapter else MODEL_FILE)
-    _require_shapes(values, trainer.weights.masters, checkpoint)
+    wanted = {name: tuple(leaf.shape) for name, leaf in trainer.weights.leaves.items()}
+    _require_shapes(values, wanted, checkpoint)
+    moments = None
     if with_optimizer:
         moments = tensors_of(checkpoint, OPTIMIZER_FILE)
-        _require_shapes(moments, trainer.optimizer.state(), checkpoint)
-        trainer.optimizer.load(moments, int(checkpoint.state["steps"]))
-    else:
-        trainer.optimizer.reset()
-    trainer.weights.load(values)
-    trainer.gradients.take()
+        states = {f"{name}.{moment}": shape for name, shape in wanted.items() for moment in MOMENTS}
+        _require_shapes(moments, states, checkpoint)
+    steps = int(checkpoint.state["steps"]) if with_optimizer else 0
+    trainer.restore(Saved(folder=checkpoint.folder, values=values, moments=moments, steps=steps))
     return {key: int(value) for key, value in checkpoint.state["rng"].items()} if with_optimizer else {}
+
+
+def saved_in(folder: Path, *, moments: bool, steps: int) -> Saved:
+    """What a folder holds that another process has verified. Of full fine-tuning it names the folder alone."""
+    from safetensors.torch import load_file
+
+    if not (folder / ADAPTER_FILE).is_file():
+        return Saved(folder=folder, values={}, moments={} if moments else None, steps=steps)
+    return Saved(
+        folder=folder,
+        values=load_file(folder / ADAPTER_FILE),
+        moments=load_file(folder / OPTIMIZER_FILE) if moments else None,
+        steps=steps,
+    )
 
 
 def adapter_from(checkpoint: Checkpoint, device: torch.device) -> Adapter:
@@ -129,9 +152,8 @@ def tensors_of(checkpoint: Checkpoint, filename: str) -> dict[str, torch.Tensor]
 
 
 def _require_shapes(
-    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], checkpoint: Checkpoint
+    found: Mapping[str, torch.Tensor], here: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint
 ) -> None:
-    here = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     there = {name: tuple(tensor.shape) for name, tensor in found.items()}
     if here != there:
         name = sorted({*here.items()} ^ {*there.items()})[0][0]
@@ -142,11 +164,11 @@ def _require_shapes(
         )
 
 
-def _writer(tensors: Mapping[str, torch.Tensor]) -> Writer:
+def _writer(tensors: Callable[[], Mapping[str, torch.Tensor]]) -> Writer:
     def write(path: Path) -> None:
         from safetensors.torch import save_file
 
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors().items()}
         save_file(plain, path, metadata={"format": "pt"})
 
     return write

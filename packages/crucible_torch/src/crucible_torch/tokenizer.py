@@ -1,17 +1,16 @@
-"""The tokenizer port over the fast tokenizers of transformers."""
+"""The tokenizer port over fast tokenizers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from crucible_ir.canonical import digest_of
 from crucible_ir.errors import NotFoundError
-from crucible_torch.location import is_hub_id, no_such_folder
 from crucible_torch.template_process import shared_process
+from crucible_torch.tokenizer_files import TokenizerParts, read_tokenizer
 from crucible_train.ports import TemplateCall, TemplateText
 
 __all__ = ["FastTokenizer", "load_tokenizer"]
@@ -25,10 +24,10 @@ class FastTokenizer:
     ``transformers`` in a process of its own.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, parts: TokenizerParts) -> None:
         from tokenizers import Tokenizer as Backend
 
-        text = source.backend_tokenizer.to_str()
+        text = parts.definition
         self._content: dict[str, Any] = {
             key: part for key, part in json.loads(text).items() if key not in ("padding", "truncation")
         }
@@ -38,10 +37,9 @@ class FastTokenizer:
             backend.no_truncation()
         self._literal.encode_special_tokens = True
         self._special.encode_special_tokens = False
-        self._bos: int | None = source.bos_token_id
-        self._eos: int | None = source.eos_token_id
-        self._templates = _templates(source)
-        self._variables = {name: _plain(token) for name, token in source.special_tokens_map.items()}
+        self._bos, self._eos = parts.bos, parts.eos
+        self._templates = _templates(parts.template)
+        self._variables = dict(parts.named)
 
     @property
     def bos_token_id(self) -> int | None:
@@ -77,6 +75,8 @@ class FastTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the ids, special tokens included."""
+        if self._decodes_bytes:
+            return b"".join(map(self._pieces.__getitem__, tokens)).decode("utf-8", "replace")
         text: str = self._special.decode(list(tokens), skip_special_tokens=False)
         return text
 
@@ -125,10 +125,36 @@ class FastTokenizer:
         )
 
     @cached_property
+    def _decodes_bytes(self) -> bool:
+        """Whether a text is its tokens' bytes side by side, which is several times faster to do here."""
+        return (self._content.get("decoder") or {}).get("type") == "ByteLevel"
+
+    @cached_property
+    def _pieces(self) -> _Pieces:
+        return _Pieces(self._special.id_to_token)
+
+    @cached_property
     def _byte_level(self) -> bool:
         return _has_byte_level(self._content.get("decoder")) or _has_byte_level(
             self._content.get("pre_tokenizer")
         )
+
+
+class _Pieces(dict[int, bytes]):
+    """Bytes of each vocabulary entry as ``tokenizers``' ByteLevel decoder reads it, found when first asked for.
+
+    An entry with a character that stands for no byte is taken as text; an id of nothing is nothing.
+    """
+
+    def __init__(self, entry: Callable[[int], str | None]) -> None:
+        super().__init__()
+        self._entry = entry
+
+    def __missing__(self, token: int) -> bytes:
+        text = self._entry(token) or ""
+        plain = all(char in _BYTES for char in text)
+        self[token] = bytes(_BYTES[char] for char in text) if plain else text.encode()
+        return self[token]
 
 
 def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastTokenizer:
@@ -137,43 +163,15 @@ def load_tokenizer(location: str, *, local_files_only: bool = False) -> FastToke
     Raises:
         NotFoundError: there is none.
     """
-    from transformers import AutoTokenizer
-
-    folder = Path(location).expanduser()
-    if folder.is_dir():
-        location = str(folder)
-    elif not is_hub_id(location):
-        raise no_such_folder(location)
-    try:
-        source = AutoTokenizer.from_pretrained(
-            location, use_fast=True, trust_remote_code=False, local_files_only=local_files_only
-        )
-    except (OSError, ValueError) as error:
-        raise NotFoundError(
-            what=f"no tokenizer can be loaded from {location} ({str(error).strip().splitlines()[0]})",
-            where="base_model",
-            remedy="put tokenizer.json and tokenizer_config.json beside the model",
-        ) from error
-    if getattr(source, "backend_tokenizer", None) is None:
-        raise NotFoundError(
-            what=f"{location} has a slow tokenizer only",
-            where="base_model",
-            remedy="convert it to tokenizer.json",
-        )
-    return FastTokenizer(source)
+    return FastTokenizer(read_tokenizer(location, local_files_only=local_files_only))
 
 
-def _templates(source: Any) -> dict[str, str]:
+def _templates(found: str | Mapping[str, str] | None) -> dict[str, str]:
     """The templates for conversations without tools (``plain``) and with (``tools``); empty if there is none."""
-    found = source.chat_template
-    if isinstance(found, dict):
+    if isinstance(found, Mapping):
         plain = found.get("default", next(iter(found.values()), None))
         return {} if plain is None else {"plain": plain, "tools": found.get("tool_use", plain)}
     return {} if not found else {"plain": found, "tools": found}
-
-
-def _plain(token: Any) -> Any:
-    return [str(one) for one in token] if isinstance(token, list | tuple) else str(token)
 
 
 def _has_byte_level(part: Any) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from crucible_torch.head import Coefficients, pieces_of, score
 from crucible_torch.losses import Loss
 from crucible_torch.memory import memory_errors
 from crucible_torch.model import LoadedModel
-from crucible_torch.optimizer import AdamW
+from crucible_torch.optimizer import AdamW, gradient_norm
 from crucible_torch.packing import Example, MicroBatch, Rows, rows_of, weighted_positions
+from crucible_torch.seeding import backward_from
 from crucible_torch.settings import EngineSettings
 from crucible_torch.slopes import Gradient, Slopes
 from crucible_torch.weights import Gradients, TrainableWeights
@@ -31,7 +34,7 @@ from crucible_train.types import (
     TensorData,
 )
 
-__all__ = ["Trainer"]
+__all__ = ["Saved", "Trainer", "checked", "no_gradients", "not_finite"]
 
 FloatArray = NDArray[np.float32]
 _LOWER = "micro_batch_tokens, max_length or head_rows"
@@ -39,12 +42,26 @@ _LOWER = "micro_batch_tokens, max_length or head_rows"
 
 @dataclass(slots=True)
 class _Pass:
-    """One micro-batch on its way: hidden states of the chosen rows, with their graph if wanted."""
+    """One micro-batch on its way: hidden states of the chosen rows, with their graph if wanted.
+
+    ``others`` are rows that no loss reads and whose log-probabilities are reported all the same, with their states.
+    """
 
     batch: MicroBatch
     rows: Rows
     states: torch.Tensor
     targets: torch.Tensor
+    others: tuple[Rows, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What a checkpoint's folder holds: weights, and moments with their step count if they are wanted."""
+
+    folder: Path
+    values: Mapping[str, torch.Tensor]
+    moments: Mapping[str, torch.Tensor] | None
+    steps: int
 
 
 class Trainer:
@@ -54,6 +71,7 @@ class Trainer:
         self.model = model
         self.adapter = adapter
         self._settings = settings
+        self._head_rows = settings.rows_of_logits(model.vocab_size)
         leaves = dict(model.module.named_parameters()) if adapter is None else named_tensors(adapter.pairs)
         self.weights = TrainableWeights(leaves)
         self.gradients = Gradients(self.weights)
@@ -100,18 +118,20 @@ class Trainer:
         One micro-batch keeps its graph between the two halves; several are run twice.
         """
         seen = _Results()
+        everywhere = self._settings.logprobs_at == "all"
+        counted = None if everywhere else weighted_positions
         with self._call():
             steps = []
             for batch in batches:
-                step = self._start(batch, weighted_positions, grad=len(batches) == 1)
+                step = self._start(batch, counted, grad=len(batches) == 1)
                 self._finish(step, seen, lambda e, lp: 0.0)
                 steps.append(step if len(batches) == 1 else None)
             ordered = seen.ordered()
             result = fn([e.datum for e, _ in ordered], [e.shaped(lp) for e, lp in ordered])
-            slopes = _checked(result, ordered, everywhere=self._settings.logprobs_at == "all")
+            slopes = checked(result, ordered, everywhere=everywhere)
             surrogate = 0.0
             for batch, kept in zip(batches, steps, strict=True):
-                step = kept or self._start(batch, weighted_positions, grad=True)
+                step = kept or self._start(batch, counted, grad=True)
                 again = _Results()
                 grads = self._finish(
                     step,
@@ -132,21 +152,42 @@ class Trainer:
         """
         grads = self.gradients.take()
         if not grads:
-            raise TrainError(
-                what="there are no gradients to apply",
-                where="optim_step",
-                remedy="call forward_backward first; a failed one leaves none",
-            )
-        if not all(bool(torch.isfinite(grad).all()) for grad in grads.values()):
-            name = next(n for n, grad in grads.items() if not bool(torch.isfinite(grad).all()))
-            raise TrainError(
-                what=f"the gradient of {name} is not finite",
-                where="optim_step",
-                remedy="lower learning_rate, set grad_clip_norm, or train in float32",
-            )
-        norm = self.optimizer.step(grads, params)
+            raise no_gradients()
+        norm = gradient_norm(grads)
+        if not math.isfinite(norm):  # a sum of finite squares may be too large too
+            name = next((n for n, grad in grads.items() if not bool(torch.isfinite(grad).all())), None)
+            if name is not None:
+                raise not_finite(name)
+        self.optimizer.step(grads, params, norm=norm)
         self.weights.publish()
         return OptimStepOutput(metrics={"unclipped_grad_l2:mean": norm})
+
+    def values(self) -> Mapping[str, torch.Tensor]:
+        """All trainable weights in float32, whole."""
+        return self.weights.masters
+
+    def moments(self) -> Mapping[str, torch.Tensor]:
+        """The optimiser's state, whole."""
+        return self.optimizer.state()
+
+    def restore(self, saved: Saved) -> None:
+        """Put saved weights and optimiser state in place of the present ones; waiting gradients are dropped."""
+        if saved.moments is None:
+            self.optimizer.reset()
+        else:
+            self.optimizer.load(saved.moments, saved.steps)
+        self.weights.load(saved.values)
+        self.gradients.take()
+
+    def snapshot(self) -> tuple[LoadedModel, Adapter | None]:
+        """The weights as they are now, to sample with: a copy of the adapter, or of the whole model."""
+        if self.adapter is None:
+            return self.model.own_copy(), None
+        return self.model, self.adapter.copy()
+
+    def drop(self) -> None:
+        """Give up what others hold for this trainer; alone, it holds everything itself."""
+        return
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -162,16 +203,21 @@ class Trainer:
     def _start(
         self, batch: MicroBatch, counted: Callable[[Example], NDArray[np.bool_]] | None, *, grad: bool
     ) -> _Pass:
+        """The pass up to the hidden states of the rows that are ``counted``; all of them where that is None."""
         device = self.model.device
-        rows = rows_of(batch, None if self._settings.logprobs_at == "all" else counted)
+        rows = rows_of(batch, counted)
         with torch.set_grad_enabled(grad):
             hidden = self.model.hidden(
                 torch.from_numpy(batch.tokens)[None].to(device),
                 torch.from_numpy(batch.positions)[None].to(device),
-                PackedPlan(batch.runs),
+                PackedPlan(batch.runs, batch.branches),
             )
             states = hidden[0].index_select(0, torch.from_numpy(rows.index).to(device))
-        return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device))
+        others = None
+        if counted is not None and self._settings.logprobs_at == "all":
+            left = rows_of(batch, lambda example: ~counted(example))
+            others = left, hidden[0].detach().index_select(0, torch.from_numpy(left.index).to(device))
+        return _Pass(batch, rows, states, torch.from_numpy(rows.targets).to(device), others)
 
     def _fixed(self, step: _Pass, gradient: Gradient) -> Coefficients:
         """Coefficients that no log-probability changes."""
@@ -182,7 +228,7 @@ class Trainer:
 
     def _pieces(self, step: _Pass, slopes: Slopes) -> list[slice]:
         """Whole sequences together; one that is longer than a piece has its log-probabilities told before."""
-        head_rows = self._settings.head_rows
+        head_rows = self._head_rows
         pieces: list[slice] = []
         for span in step.rows.spans:
             if span.stop - span.start > head_rows:
@@ -210,14 +256,26 @@ class Trainer:
             step.states,
             step.targets,
             coefficients=coefficients,
-            pieces=pieces_of(len(step.states), self._settings.head_rows) if pieces is None else pieces,
+            pieces=pieces_of(len(step.states), self._head_rows) if pieces is None else pieces,
         )
-        results.add(step, logprobs.detach().cpu().numpy(), value)
+        results.add(step, logprobs.detach().cpu().numpy(), value, self._reported(step))
         return grads
 
+    def _reported(self, step: _Pass) -> FloatArray | None:
+        """Log-probabilities of the rows that no loss reads; the head's forward pass alone is paid for them."""
+        if step.others is None:
+            return None
+        rows, states = step.others
+        targets = torch.from_numpy(rows.targets).to(states.device)
+        pieces = pieces_of(len(states), self._head_rows)
+        found: FloatArray = (
+            score(self.model, states, targets, coefficients=None, pieces=pieces)[0].cpu().numpy()
+        )
+        return found
+
     def _backward(self, step: _Pass, grads: torch.Tensor | None) -> None:
-        if step.states.requires_grad and step.states.shape[0]:
-            torch.autograd.backward(step.states, grads)
+        if grads is not None and step.states.requires_grad and step.states.shape[0]:
+            backward_from(step.states, grads)
         self.gradients.collect()
 
 
@@ -227,10 +285,16 @@ class _Results:
     def __init__(self) -> None:
         self._found: dict[int, tuple[Example, FloatArray, float]] = {}
 
-    def add(self, step: _Pass, logprobs: FloatArray, value: Callable[[Example, FloatArray], float]) -> None:
-        for example, span, place in zip(step.batch.examples, step.rows.spans, step.rows.places, strict=True):
+    def add(
+        self,
+        step: _Pass,
+        logprobs: FloatArray,
+        value: Callable[[Example, FloatArray], float],
+        others: FloatArray | None,
+    ) -> None:
+        for index, example in enumerate(step.batch.examples):
             full = np.zeros_like(example.targets, dtype=np.float32)
-            full[place] = logprobs[span, : full.shape[1]]
+            step.rows.spread(index, logprobs, full)
             amount = value(example, full)
             if not np.isfinite(amount):
                 raise TrainError(
@@ -238,6 +302,8 @@ class _Results:
                     where=f"data[{example.index}]",
                     remedy="lower learning_rate, set grad_clip_norm, or look at this datum's weights",
                 )
+            if step.others is not None and others is not None:
+                step.others[0].spread(index, others, full)
             self._found[example.index] = (example, full, amount)
 
     def ordered(self) -> list[tuple[Example, FloatArray]]:
@@ -251,10 +317,10 @@ class _Results:
         return ForwardBackwardOutput(loss_fn_outputs=outputs, metrics=metrics or {"loss:sum": self.total()})
 
 
-def _checked(
+def checked(
     result: CustomLoss, ordered: Sequence[tuple[Example, FloatArray]], *, everywhere: bool
-) -> list[FloatArray]:
-    """The custom gradients as float32 (N, K).
+) -> dict[int, FloatArray]:
+    """The custom gradients as float32 (N, K), by the place of the datum in the data.
 
     Raises:
         DataError: a number or a shape that does not fit, or a gradient where the datum's weight is 0.
@@ -266,7 +332,7 @@ def _checked(
             where="CustomLoss.gradients",
             remedy="return one array per datum",
         )
-    slopes = []
+    slopes = {}
     for (example, logprobs), raw in zip(ordered, result.gradients, strict=True):
         where = f"CustomLoss.gradients[{example.index}]"
         slope = np.asarray(raw, dtype=np.float32)
@@ -288,5 +354,23 @@ def _checked(
                 where=where,
                 remedy="give the datum a weight ≠ 0 there, or leave its weights out",
             )
-        slopes.append(slope)
+        slopes[example.index] = slope
     return slopes
+
+
+def no_gradients() -> TrainError:
+    """An optimiser step that nothing waits for."""
+    return TrainError(
+        what="there are no gradients to apply",
+        where="optim_step",
+        remedy="call forward_backward first; a failed one leaves none",
+    )
+
+
+def not_finite(name: str) -> TrainError:
+    """An optimiser step that would spoil the weights."""
+    return TrainError(
+        what=f"the gradient of {name} is not finite",
+        where="optim_step",
+        remedy="lower learning_rate, set grad_clip_norm, or train in float32",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from crucible_ir.errors import ConflictError
@@ -123,9 +124,9 @@ class TorchTrainingClient:
 
         def work() -> SamplingClient:
             self._snapshots += 1
-            adapter = trainer.adapter.copy() if trainer.adapter else None
+            model, adapter = trainer.snapshot()
             return TorchSamplingClient(
-                trainer.model if adapter else trainer.model.own_copy(),
+                model,
                 adapter,
                 worker=self._worker,
                 settings=self._settings,
@@ -137,7 +138,11 @@ class TorchTrainingClient:
 
     async def close(self) -> None:
         """Wait for submitted work and free what the client holds; closing twice is harmless."""
-        last, self._last, self._trainer = self._last, None, None
+        trainer, self._trainer = self._trainer, None
+        if trainer is not None:
+            with suppress(ConflictError):  # a closed engine has dropped everything
+                self._last = self._worker.future(trainer.drop)
+        last, self._last = self._last, None
         if last is not None:
             waited = asyncio.wrap_future(last)
             await asyncio.wait([waited])
@@ -171,7 +176,12 @@ class TorchTrainingClient:
         if loss is not None:
             loss[0].check(examples, loss[1])
         budget = self._settings.tokens_per_pass(model.device.type)
-        return micro_batches(examples, budget, None if loss is None else loss[0].graded)
+        return micro_batches(
+            examples,
+            budget,
+            None if loss is None else loss[0].graded,
+            share_prefixes=self._settings.share_prefixes,
+        )
 
     def _submit(self, work: Callable[[], T]) -> Handle[T]:
         self._last = future = self._worker.future(work)

@@ -6,28 +6,36 @@ from collections.abc import Mapping
 
 import torch
 
-__all__ = ["Gradients", "TrainableWeights"]
+__all__ = ["Gradients", "TrainableWeights", "local"]
+
+
+@torch.no_grad()
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor that is spread over several; else the tensor itself."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
 
 
 class TrainableWeights:
     """Leaves that the model computes with, by name, and the float32 values that the optimiser moves.
 
-    In float32 the two are the same tensors; a bfloat16 leaf is a rounded copy of its master.
+    In float32 the two are the same tensors; a bfloat16 leaf is a rounded copy of its master. Of a leaf that is
+    spread over processes each has its own part as master.
     """
 
     def __init__(self, leaves: Mapping[str, torch.Tensor]) -> None:
         self.leaves = dict(leaves)
         self.masters = {
-            name: leaf if leaf.dtype == torch.float32 else leaf.detach().float()
-            for name, leaf in self.leaves.items()
+            name: part if part.dtype == torch.float32 else part.detach().float()
+            for name, part in ((name, local(leaf)) for name, leaf in self.leaves.items())
         }
 
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters into leaves of another dtype."""
         for name, leaf in self.leaves.items():
-            if leaf is not self.masters[name]:
-                leaf.copy_(self.masters[name])
+            if leaf.dtype != torch.float32:
+                local(leaf).copy_(self.masters[name])
 
     @torch.no_grad()
     def load(self, values: Mapping[str, torch.Tensor]) -> None:
@@ -50,7 +58,7 @@ class Gradients:
         """Take what backward left on the leaves into the share of the present call."""
         for name, leaf in self._weights.leaves.items():
             if leaf.grad is not None:
-                _add(self._pending, name, leaf.grad.float())
+                _add(self._pending, name, local(leaf.grad).float())
                 leaf.grad = None
 
     def commit(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
@@ -17,11 +18,11 @@ from crucible_gateway.tinker.routes_checkpoints import checkpoint_routes
 from crucible_gateway.tinker.routes_work import work_routes
 from crucible_gateway.tinker.service import TinkerService
 from crucible_gateway.tinker.settings import TinkerSettings
-from crucible_ir import CrucibleError
 from crucible_train.ports import TrainingBackend
 
 __all__ = ["tinker_app"]
 
+_LOG = logging.getLogger(__name__)
 _TIDY_S = 30.0
 
 
@@ -64,5 +65,7 @@ def tinker_app(
 async def _keep_tidy(service: TinkerService, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
-        with contextlib.suppress(CrucibleError):  # a full disk now need not be one the next time
+        try:
             await service.tidy()
+        except Exception:  # noqa: BLE001 - a full disk now need not be one the next time
+            _LOG.exception("tidying failed; it is tried again in %g s", every_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from crucible_gateway.tinker.store import StateStore
-from crucible_ir import CheckpointRef, ConfigError, ConflictError, NotFoundError, nearest
+from crucible_ir import CheckpointRef, ConfigError, ConflictError, NotFoundError, StorageError, nearest
 
 __all__ = ["KINDS", "CheckpointLibrary", "Kind", "model_folder", "parse_path", "saved_ref", "tinker_path"]
 
@@ -56,7 +57,7 @@ def saved_ref(state: Path, model_id: str, value: Mapping[str, Any]) -> Checkpoin
 
 
 class CheckpointLibrary:
-    """All named checkpoints of a server by path, newest last.
+    """All named checkpoints of a server by path, newest last. Files are copied, measured and removed in threads.
 
     An entry is a JSON object: ``model_id``, ``kind``, ``name``, ``seq`` (the request that made it), ``base_model``,
     ``lora``, ``ref``, ``created``, ``expires``, ``public``, ``size``, ``user_metadata``.
@@ -66,6 +67,7 @@ class CheckpointLibrary:
         self._store = store
         self._clock = clock
         self._entries = dict(store.records("checkpoints"))
+        self._copying: dict[str, tuple[str, Path]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -75,7 +77,7 @@ class CheckpointLibrary:
 
         Raises:
             ConfigError: a name that cannot be part of a path.
-            ConflictError: it is taken.
+            ConflictError: it is taken, or a copy to it is under way.
         """
         if not name or not _NAME.fullmatch(name):
             raise ConfigError(
@@ -84,7 +86,7 @@ class CheckpointLibrary:
                 remedy="use letters, digits, dots, dashes and underscores, 200 at most",
             )
         path = tinker_path(model_id, kind, name)
-        if not overwrite and self._live(path) is not None:
+        if path in self._copying or (not overwrite and self._live(path) is not None):
             raise ConflictError(
                 what=f"{path} is there already", where="name", remedy="take another name, or overwrite=True"
             )
@@ -113,13 +115,16 @@ class CheckpointLibrary:
                 return path
         return None
 
-    def add(self, path: str, entry: Mapping[str, Any]) -> None:
-        """Keep an entry, in place of one that it overwrites."""
+    async def add(self, path: str, entry: Mapping[str, Any]) -> None:
+        """Keep an entry, in place of one that it overwrites; ``size`` is measured."""
+        ref = saved_ref(self._store.folder, str(entry["model_id"]), entry["ref"])
+        size = await asyncio.to_thread(_folder_size, Path(ref.path))
+        kept = {"created": self._clock().isoformat(), "public": False, **entry, "size": size}
+        self._store.put("checkpoints", path, str(entry["model_id"]), kept)
         before = self._entries.pop(path, None)
-        self._entries[path] = {"created": self._clock().isoformat(), "public": False, **entry}
-        self._store.put("checkpoints", path, str(entry["model_id"]), self._entries[path])
+        self._entries[path] = kept
         if before is not None:
-            self._remove_files(before)
+            await self._remove_files(before)
 
     def find(self, path: str) -> dict[str, Any]:
         """The entry of ``path``.
@@ -150,37 +155,43 @@ class CheckpointLibrary:
         self._entries[path] = entry
         self._store.put("checkpoints", path, str(entry["model_id"]), entry)
 
-    def copy(self, path: str, model_id: str, *, ttl_seconds: int | None) -> str:
-        """A copy of the checkpoint under another model id; returns its path. Raises as ``find`` and ``check_name``."""
+    async def copy(self, path: str, model_id: str, *, ttl_seconds: int | None) -> str:
+        """A copy of the checkpoint under another model id; returns its path.
+
+        Raises:
+            ConfigError, NotFoundError, ConflictError: as ``find``, ``check_name`` and ``expiry``; nothing was copied.
+            StorageError: the files cannot be copied; none are left.
+        """
         entry = self.find(path)
+        self.expiry(ttl_seconds)
         target = self.check_name(model_id, entry["kind"], entry["name"], overwrite=False)
         source = Path(self.ref(path).path)
         folder = model_folder(self._store.folder, model_id) / f"copy-{uuid4().hex[:12]}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, folder)
-        moved = {**entry["ref"], "path": str(folder)}
-        copied = {**entry, "ref": moved, "model_id": model_id, "seq": -1, "public": False}
-        self.add(
-            target, {**copied, "created": self._clock().isoformat(), "expires": self.expiry(ttl_seconds)}
-        )
+        self._copying[target] = model_id, folder
+        try:
+            await asyncio.to_thread(_copied, source, folder)
+            moved = {**entry["ref"], "path": str(folder)}
+            copied = {**entry, "ref": moved, "model_id": model_id, "seq": -1, "public": False}
+            now = {"created": self._clock().isoformat(), "expires": self.expiry(ttl_seconds)}
+            await self.add(target, {**copied, **now})
+        except Exception:
+            if target not in self._entries:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        finally:
+            del self._copying[target]
         return target
 
-    def delete(self, path: str) -> None:
+    async def delete(self, path: str) -> None:
         """Remove a checkpoint and its files; raises as ``find``."""
         entry = self.find(path)
-        del self._entries[path]
-        self._store.drop("checkpoints", path)
-        self._remove_files(entry)
+        await self._remove(path, entry)
 
-    def sweep(self) -> list[str]:
+    async def sweep(self) -> list[str]:
         """Remove what has expired; returns its paths."""
         now = self._clock()
-        gone = [path for path, entry in self._entries.items() if _expired(entry, now)]
-        for path in gone:
-            entry = self._entries.pop(path)
-            self._store.drop("checkpoints", path)
-            self._remove_files(entry)
-        return gone
+        gone = [(path, entry) for path, entry in self._entries.items() if _expired(entry, now)]
+        return [path for path, entry in gone if await self._remove(path, entry)]
 
     def listed(self, model_id: str | None = None) -> list[dict[str, Any]]:
         """Checkpoints of one run or of all, oldest first, as the SDK reads them."""
@@ -193,16 +204,49 @@ class CheckpointLibrary:
         return [_described(path, entry) for _, path, entry in sorted(found, key=lambda item: item[:2])]
 
     def refs_of(self, model_id: str) -> list[dict[str, Any]]:
-        """What is kept of the references of a model's checkpoints."""
-        return [entry["ref"] for entry in self._entries.values() if entry["model_id"] == model_id]
+        """What is kept of the references of a model's checkpoints, also of copies that are under way."""
+        kept = [entry["ref"] for entry in self._entries.values() if entry["model_id"] == model_id]
+        return kept + [{"path": str(folder)} for id, folder in self._copying.values() if id == model_id]
+
+    def sessions(self) -> set[str]:
+        """Sessions under whose models there is a checkpoint, or a copy is under way."""
+        models = [entry["model_id"] for entry in self._entries.values()]
+        models += [model_id for model_id, _ in self._copying.values()]
+        return {str(model_id).partition(":")[0] for model_id in models}
 
     def _live(self, path: str) -> dict[str, Any] | None:
         entry = self._entries.get(path)
         return None if entry is None or _expired(entry, self._clock()) else entry
 
-    def _remove_files(self, entry: Mapping[str, Any]) -> None:
+    async def _remove(self, path: str, entry: dict[str, Any]) -> bool:
+        """Remove an entry with its files; whether it was still that of ``path``."""
+        if self._entries.get(path) is not entry:
+            return False
+        self._store.drop("checkpoints", path)
+        del self._entries[path]
+        await self._remove_files(entry)
+        return True
+
+    async def _remove_files(self, entry: Mapping[str, Any]) -> None:
         ref = saved_ref(self._store.folder, str(entry["model_id"]), entry["ref"])
-        shutil.rmtree(ref.path, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, ref.path, ignore_errors=True)
+
+
+def _copied(source: Path, folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, folder)
+    except OSError as error:  # shutil.Error is one
+        raise StorageError(
+            what=f"the checkpoint cannot be copied ({error})",
+            where=str(source),
+            remedy="free some space on the disk; or is it being deleted?",
+        ) from error
+
+
+def _folder_size(folder: Path) -> int:
+    """Bytes of all files under ``folder``."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _expired(entry: Mapping[str, Any], now: datetime) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crucible_gateway.tinker.access import KeyCheck, key_from
@@ -94,7 +95,12 @@ def add_error_answers(app: FastAPI) -> None:
         category = "user" if 400 <= status < 500 else "server"
         return json_response({"error": str(error), "category": category}, status, headers)
 
+    async def nobody(_: Request, __: Exception) -> Response:
+        """A client that hung up before its request was whole: what it sent is dropped, and nobody reads this."""
+        return Response(status_code=400)
+
     app.add_exception_handler(CrucibleError, answer)
+    app.add_exception_handler(ClientDisconnect, nobody)
 
 
 def _status(error: Exception) -> int:

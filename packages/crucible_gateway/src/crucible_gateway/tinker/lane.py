@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from crucible_train.ports import TrainingClient
 
 __all__ = ["Lane", "LaneContext", "Started", "Window", "remove_strays"]
 
+_LOG = logging.getLogger(__name__)
 _COVER_REQUESTS = 256
 """Requests after which they are let go even without an optimiser step, as of a client that only asks ``forward``."""
 _KEPT_RESULTS = 4096
@@ -79,6 +81,8 @@ class Lane:
     _steps: int = 0
     _changed: bool = False
     _snapshot_now: bool = False
+    _written_at: float = 0.0
+    _writing_s: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _running: list[asyncio.Task[None]] = field(default_factory=list)
     _pump: asyncio.Task[None] | None = None
@@ -173,15 +177,15 @@ class Lane:
         while self._arriving:
             await asyncio.sleep(0.001)
         await self.settle()
-        if self.client is not None:
-            try:
-                if keep and self.window.calls == 0:
-                    await self._cover()
-            finally:
-                client, self.client = self.client, None
+        try:
+            if keep and self.client is not None and self.window.calls == 0:
+                await self._cover()
+        finally:
+            for request in self._waiting.values():
+                self._count(request, -1)
+            client, self.client = self.client, None
+            if client is not None:
                 await client.close()
-        for request in self._waiting.values():
-            self._count(request, -1)
 
     def busy(self) -> bool:
         """Whether there is something that the lane could do now."""
@@ -197,7 +201,7 @@ class Lane:
             return
         ref = await self.snapshot(self.client)
         await self.client.load_state(ref, with_optimizer=True)
-        shutil.rmtree(ref.path, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, ref.path, ignore_errors=True)
 
     def _enqueue(self, request: Request) -> None:
         self._waiting[request.seq] = request
@@ -226,7 +230,7 @@ class Lane:
     async def _take(self, request: Request) -> None:
         """Hand one request to the engine and follow it in a task of its own."""
         promise = self.context.promises.open(self.promise_id(request.seq))
-        started: Started | None = None
+        window, started = self.window, None
         try:
             if self.client is None:
                 self.client = await self.context.open_client(self.record)
@@ -235,7 +239,7 @@ class Lane:
             else:
                 started = await self.context.start(self, request)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the lane of a model
-            self._fail(request, promise, error)
+            self._fail(request, promise, error, window)
         del self._waiting[request.seq]
         self._count(request, -1)
         self._next = request.seq + 1
@@ -243,21 +247,24 @@ class Lane:
             self._steps += started.steps
             self._changed = self._changed or started.changes
             self._snapshot_now = self._snapshot_now or started.replaces
-            task = asyncio.create_task(self._follow(request, promise, started))
+            task = asyncio.create_task(self._follow(request, promise, started, window))
             self._running.append(task)
             task.add_done_callback(self._running.remove)
 
-    async def _follow(self, request: Request, promise: Promise, started: Started) -> None:
+    async def _follow(self, request: Request, promise: Promise, started: Started, window: Window) -> None:
         try:
             outcome = await started.finish()
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is the promise's result
-            self._fail(request, promise, error)
+            self._fail(request, promise, error, window)
         else:
             self.context.promises.settle(promise, outcome)
 
-    def _fail(self, request: Request, promise: Promise, error: Exception) -> None:
-        """Tell a failure, once it is kept: a restart must not make a success of what was told as a failure."""
-        self._note_failure(request)
+    def _fail(self, request: Request, promise: Promise, error: Exception, window: Window) -> None:
+        """Tell a failure, once it is kept: a restart must not make a success of what was told as a failure.
+
+        ``window`` is the one in which the request began: steps of later ones have all their gradients.
+        """
+        _note_failure(request, window)
         outcome = failure(error)
         if promise.outcome is None:
             kept = Kept(seq=request.seq, form=outcome.form, body=outcome.body)
@@ -267,28 +274,28 @@ class Lane:
 
     async def _fail_again(self, request: Request) -> None:
         """Leave the model as the failure of this request left it before the restart."""
-        self._note_failure(request)
+        _note_failure(request, self.window)
         if request.operation == "optim_step":
             window, self.window = self.window, Window()
             if window.calls:
                 await self.settle()
                 await self.clear_gradients()
 
-    def _note_failure(self, request: Request) -> None:
-        if request.operation == "forward_backward" and self.window.failed is None:
-            self.window.failed = request.seq
-
     def _due(self) -> bool:
         if self.window.calls:
             return False
-        many = self._next - 1 - self._covered >= _COVER_REQUESTS
-        return self._snapshot_now or many or self._steps >= self.context.limits.snapshot_steps
+        if self._snapshot_now or self._next - 1 - self._covered >= _COVER_REQUESTS:
+            return True
+        limits = self.context.limits
+        rested = asyncio.get_running_loop().time() - self._written_at
+        return self._steps >= limits.snapshot_steps and rested >= limits.snapshot_rest * self._writing_s
 
     async def _try_cover(self) -> None:
         """A state that cannot be written now is tried again later; the requests are still there."""
         try:
             await self._cover()
         except Exception:  # noqa: BLE001 - whatever it is, the queue of the model goes on
+            _LOG.exception("the state of %s was not written; it is tried again later", self.model_id)
             self._steps = 0
 
     async def _cover(self) -> None:
@@ -296,23 +303,40 @@ class Lane:
         done = self._next - 1
         if done == self._covered and not self._snapshot_now:
             return
-        before = self.record.get("snapshot")
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        before, now = self.record.get("snapshot"), None
         if self.client is not None and (self._changed or self._snapshot_now):
-            ref = await self.snapshot(self.client)
-            self.record["snapshot"] = ref.model_dump(mode="json")
-        self.record["covered"] = done
+            now = (await self.snapshot(self.client)).model_dump(mode="json")
+        changed = {"covered": done, "snapshot": now or before}
         kept = []
         for seq in range(max(1, done - _KEPT_RESULTS), done + 1):
             promise = self.context.promises.find(self.promise_id(seq))
             if promise is not None and promise.outcome is not None:
                 kept.append(Kept(seq=seq, form=promise.outcome.form, body=promise.outcome.body))
-        await asyncio.to_thread(
-            self.context.store.cover, self.model_id, done, (self.session_id, dict(self.record)), kept
-        )
+        record = self.session_id, {**self.record, **changed}
+        try:
+            await asyncio.to_thread(self.context.store.cover, self.model_id, done, record, kept)
+        except Exception:  # the record goes on naming the older state, and nothing names the new one
+            await self._remove(now)
+            raise
+        self.record.update(changed)
         self._covered, self._steps, self._changed, self._snapshot_now = done, 0, False, False
-        if before is not None and before != self.record["snapshot"]:
-            folder = saved_ref(self.context.store.folder, self.model_id, before).path
-            shutil.rmtree(folder, ignore_errors=True)
+        if now is not None:
+            await self._remove(before)
+        self._written_at = clock()
+        self._writing_s = self._written_at - begun
+
+    async def _remove(self, snapshot: Mapping[str, Any] | None) -> None:
+        """Remove the files of a state that is no longer named."""
+        if snapshot is not None:
+            folder = saved_ref(self.context.store.folder, self.model_id, snapshot).path
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _note_failure(request: Request, window: Window) -> None:
+    if request.operation == "forward_backward" and window.failed is None:
+        window.failed = request.seq
 
 
 def remove_strays(state: Path, model_id: str, known: set[str]) -> None:

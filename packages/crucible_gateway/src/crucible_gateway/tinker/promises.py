@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +118,10 @@ class Promises:
         self.forget([id for id in self._all if id.startswith(prefix)])
         for group in [group for group in self._logs if group.startswith(prefix)]:
             del self._logs[group]
+
+    def forget_settled(self, chosen: Callable[[str], bool]) -> None:
+        """Drop promises that have their results, read or not, and whose ids are ``chosen``."""
+        self.forget([id for id, p in self._all.items() if p.outcome is not None and chosen(id)])
 
     async def wait(self, promise: Promise, timeout_s: float) -> Outcome | None:
         """The result as soon as it is there, or None after ``timeout_s`` seconds."""

@@ -22,7 +22,7 @@ from crucible_gateway.tinker.checkpoints import KINDS, parse_path, tinker_path
 from crucible_gateway.tinker.http import json_response
 from crucible_gateway.tinker.routes_work import parsed, service_of
 from crucible_gateway.tinker.service import TinkerService
-from crucible_ir import ConfigError, Contract, NotFoundError
+from crucible_ir import CheckpointRef, ConfigError, Contract, NotFoundError
 
 __all__ = ["checkpoint_routes", "described_run"]
 
@@ -91,7 +91,7 @@ async def all_checkpoints(request: Request, limit: int = 100, offset: int = 0) -
 
 async def delete_checkpoint(request: Request, run_id: str, segment: str, name: str) -> Response:
     """Remove a checkpoint."""
-    service_of(request).checkpoints.delete(_path(run_id, segment, name))
+    await service_of(request).checkpoints.delete(_path(run_id, segment, name))
     return Response(status_code=204)
 
 
@@ -137,9 +137,7 @@ async def copy_weights(request: Request) -> Response:
         target = f"{body.session_id}:train:{body.model_seq_id}"
     else:
         target = f"copies-{secrets.token_hex(4)}:train:0"
-    path = await asyncio.to_thread(
-        service.checkpoints.copy, body.source_path, target, ttl_seconds=body.ttl_seconds
-    )
+    path = await service.checkpoints.copy(body.source_path, target, ttl_seconds=body.ttl_seconds)
     return json_response({"tinker_path": path})
 
 
@@ -153,7 +151,7 @@ async def external_urls(request: Request, run_id: str, segment: str, name: str) 
             what=f"{path} is no export", where="path", remedy="save one with save_weights_external"
         )
     expires = service.clock() + timedelta(seconds=_LINK_S)
-    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    files = await asyncio.to_thread(_files, folder)
     urls = {file: _link(request, path, file, expires) for file in files}
     return json_response({"urls": urls, "expires": expires.isoformat()})
 
@@ -177,11 +175,11 @@ async def download(request: Request, path: str, file: str, expires: str, signatu
         return json_response({"error": "the link is not one of this server", "category": "user"}, 403)
     if datetime.fromisoformat(expires) <= service.clock():
         return json_response({"error": "the link has expired", "category": "user"}, 403)
-    ref = service.checkpoints.ref(path)
+    entry, ref = service.checkpoints.find(path), service.checkpoints.ref(path)
     if file != _ARCHIVE:
         return FileResponse(Path(ref.path) / file, filename=Path(file).name)
     scratch = tempfile.TemporaryDirectory(prefix="crucible-archive-")
-    packed = await asyncio.to_thread(_packed, service, path, Path(scratch.name))
+    packed = await asyncio.to_thread(_packed, service, entry, ref, Path(scratch.name))
     name = f"{path.rpartition('/')[2]}.tar.gz"
     return FileResponse(packed, filename=name, background=BackgroundTask(scratch.cleanup))
 
@@ -228,10 +226,13 @@ def _link(request: Request, path: str, file: str, expires: datetime) -> str:
     return f"{request.base_url}api/v1/download?{urlencode({**parts, 'signature': signature})}"
 
 
-def _packed(service: TinkerService, path: str, scratch: Path) -> Path:
+def _files(folder: Path) -> list[str]:
+    """The files under ``folder``, by their paths in it."""
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def _packed(service: TinkerService, entry: dict[str, Any], ref: CheckpointRef, scratch: Path) -> Path:
     """A checkpoint's weights as others load them, in one archive."""
-    entry = service.checkpoints.find(path)
-    ref = service.checkpoints.ref(path)
     folder = Path(ref.path)
     if entry["kind"] != "external":
         folder = service.backend.export(ref, scratch / "weights", merge=entry["lora"] is None)

@@ -186,7 +186,9 @@ async def asample(request: Request) -> Response:
         raise ConfigError(
             what="no sampling session is named", where="sampling_session_id", remedy="create one first"
         )
-    promise = service_of(request).sampling.submit(body.sampling_session_id, body)
+    service = service_of(request)
+    promise = service.sampling.submit(body.sampling_session_id, body)
+    service.sessions.touch(body.sampling_session_id.partition(":")[0])
     ids = [f"{promise.id}:{index}" for index in range(body.num_samples)]
     return promised(promise, sample_sequence_ids=ids)
 

@@ -7,7 +7,6 @@ import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from crucible_gateway.tinker.checkpoints import CheckpointLibrary, saved_ref
@@ -25,7 +24,7 @@ class SamplerPool:
     A record is a JSON object: ``base_model`` (a served name), and for weights of a model either ``model_path`` (a
     checkpoint's path) or ``model_id``, ``ref`` and ``inflight``. Samplers of one model that are in flight all
     follow the newest of them. Weights are loaded when they are first sampled from; the ones that were not used for
-    longest are let go beyond the limit.
+    longest are let go beyond the limit. A client that somebody samples from is closed once nobody does.
     """
 
     def __init__(
@@ -42,6 +41,7 @@ class SamplerPool:
         self._records = dict(sorted(store.records("samplers"), key=lambda item: _age(item[0])))
         self._open: OrderedDict[str, SamplingClient] = OrderedDict()
         self._users: dict[str, int] = {}
+        self._let_go: dict[str, list[SamplingClient]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     def __len__(self) -> int:
@@ -93,18 +93,19 @@ class SamplerPool:
     async def publish(self, id: str, record: Mapping[str, Any], client: SamplingClient, *, kept: int) -> None:
         """A sampler over weights that a model just saved, open already; older unnamed weights go beyond ``kept``."""
         key = self._key(record)
-        before = self._open.pop(key, None)
-        if before is not None:
-            await before.close()
         self._keep(id, {**record, "clones": 0})
+        before = self._open.pop(key, None)
         self._open[key] = client
+        if before is not None:
+            await self._close(key, before)
         unnamed = [
             (other, found)
             for other, found in self._records.items()
             if found.get("ref") and found["model_id"] == record["model_id"] and other != id
         ]
         for other, found in unnamed[: max(0, len(unnamed) + 1 - kept)]:
-            await self._forget(other, found)
+            if self._records.get(other) is found:
+                await self._forget(other, found)
         await self._shrink()
 
     def join(self, id: str) -> int:
@@ -136,11 +137,14 @@ class SamplerPool:
             self._users[key] -= 1
             if not self._users[key]:
                 del self._users[key]
+                await self._left(key)
 
     async def drop_session(self, session_id: str) -> None:
         """Forget the samplers of a session that ended, and their unnamed weights."""
         for id in self.ids(session_id):
-            await self._forget(id, self._records[id])
+            record = self._records.get(id)
+            if record is not None:
+                await self._forget(id, record)
 
     def refs_of(self, model_id: str) -> list[dict[str, Any]]:
         """What is kept of the references of a model's unnamed weights."""
@@ -149,8 +153,11 @@ class SamplerPool:
 
     async def close(self) -> None:
         """Close what is open."""
-        while self._open:
-            await self._open.popitem()[1].close()
+        clients = [*self._open.values(), *(client for let_go in self._let_go.values() for client in let_go)]
+        self._open.clear()
+        self._let_go.clear()
+        for client in clients:
+            await client.close()
 
     def _keep(self, id: str, record: Mapping[str, Any]) -> None:
         self._records[id] = dict(record)
@@ -192,19 +199,35 @@ class SamplerPool:
         key = self._key(record)
         if any(self._key(other) == key for other in self._records.values()):
             return
-        if key in self._open and not self._users.get(key):
-            await self._open.pop(key).close()
-            self._locks.pop(key, None)
+        if key in self._open:
+            await self._close(key, self._open.pop(key))
         if record.get("ref"):
             folder = saved_ref(self._store.folder, str(record["model_id"]), record["ref"]).path
-            shutil.rmtree(Path(folder), ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _shrink(self) -> None:
-        for key in [key for key in self._open if not self._users.get(key)]:
-            if len(self._open) <= self._settings.limits.open_samplers:
+        """Let go of unused samplers beyond the limit; who is unused is seen anew after each, as closing takes time."""
+        while len(self._open) > self._settings.limits.open_samplers:
+            key = next((key for key in self._open if not self._users.get(key)), None)
+            if key is None:
                 return
-            await self._open.pop(key).close()
+            await self._close(key, self._open.pop(key))
+
+    async def _close(self, key: str, client: SamplingClient) -> None:
+        """Close a client that was taken out: now, or when its last user leaves."""
+        if self._users.get(key):
+            self._let_go.setdefault(key, []).append(client)
+            return
+        if key not in self._open:
             self._locks.pop(key, None)
+        await client.close()
+
+    async def _left(self, key: str) -> None:
+        """The last user of ``key`` left."""
+        if key not in self._open:
+            self._locks.pop(key, None)
+        for client in self._let_go.pop(key, ()):
+            await client.close()
 
 
 def _age(id: str) -> tuple[str, int]:

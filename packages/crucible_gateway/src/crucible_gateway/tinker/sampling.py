@@ -55,8 +55,16 @@ class SamplingWork:
         Raises:
             OverloadedError: too many are not done.
             NotFoundError: no such sampler.
+            ConfigError: more samples than one request may ask for.
         """
         self._samplers.find(sampler_id)
+        most = self._settings.limits.num_samples
+        if body.num_samples > most:  # before anything is made for each of them
+            raise ConfigError(
+                what=f"num_samples = {body.num_samples}",
+                where="num_samples",
+                remedy=f"ask for {most} at most, and for the rest in further requests",
+            )
         number = body.seq_id
         if number is None:
             self._unnumbered += 1
@@ -129,12 +137,6 @@ class SamplingWork:
                 what="stability info is not recorded",
                 where="record_stability_info",
                 remedy="it serves stable_reinforce, which has no public formula; take importance_sampling",
-            )
-        if body.num_samples > self._settings.limits.num_samples:
-            raise ConfigError(
-                what=f"num_samples = {body.num_samples}",
-                where="num_samples",
-                remedy=f"ask for {self._settings.limits.num_samples} at most",
             )
         last = body.prompt_logprobs_last_n
         if last is not None and not 1 <= last < prompt.length:

@@ -19,11 +19,16 @@ def served_model(text: str, *, local: bool) -> ServedModel:
 
     Raises:
         NotFoundError: there is no such folder.
-        ConfigError: a folder that the SDK could not load a tokenizer from under its own name.
+        ConfigError: a name or a folder is missing, or a folder from which the SDK could not load a tokenizer
+            under its own name.
     """
     name, equals, source = text.partition("=")
     if not equals:
         name = source = text
+    if not name.strip() or not source.strip():
+        raise ConfigError(
+            what=f"{text!r} names no model", where="--model", remedy="give a folder, a hub id, or NAME=FOLDER"
+        )
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if equals or source.startswith(("/", ".", "~")):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_gateway.tinker.bodies import CreateModel, CreateSamplingSession, LoadWeights, LoraBody
+from crucible_gateway.tinker.bodies import CreateModel, CreateSamplingSession, LoadWeights
 from crucible_gateway.tinker.checkpoints import CheckpointLibrary, model_folder, saved_ref
 from crucible_gateway.tinker.lane import Lane, LaneContext, remove_strays
 from crucible_gateway.tinker.metrics import Meters, resident_bytes
+from crucible_gateway.tinker.model_record import lora_of, new_record, require_adam
 from crucible_gateway.tinker.overload import Backlog
 from crucible_gateway.tinker.promises import Promise, Promises, failure, json_outcome
 from crucible_gateway.tinker.samplers import SamplerPool
@@ -22,11 +23,12 @@ from crucible_gateway.tinker.sessions import SessionBook
 from crucible_gateway.tinker.settings import ServedModel, TinkerSettings
 from crucible_gateway.tinker.store import Request, StateStore
 from crucible_gateway.tinker.training import TrainingWork
-from crucible_ir import ConfigError, CrucibleError, NotFoundError, nearest
+from crucible_ir import ConfigError, NotFoundError, nearest
 from crucible_train.ports import TrainingBackend, TrainingClient, TrainingSpec
-from crucible_train.types import LoraConfig
 
 __all__ = ["TinkerService"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TinkerService:
@@ -84,9 +86,13 @@ class TinkerService:
         """Finish what the engine has, write every model's state, and free everything."""
         await self.settled()
         await self.sampling.close()
-        for lane in list(self._lanes.values()):
-            with suppress(CrucibleError):
+        for model_id, lane in list(self._lanes.items()):
+            try:
                 await lane.close(keep=True)
+            except Exception:  # noqa: BLE001 - whatever it is, the others are written
+                _LOG.exception(
+                    "the state of %s was not written; the next server repeats more of it", model_id
+                )
         await self.samplers.close()
         await self.backend.close()
         self.store.close()
@@ -97,16 +103,22 @@ class TinkerService:
             await asyncio.wait(self._creating)
 
     async def tidy(self) -> None:
-        """Remove expired checkpoints; free the memory of sessions that have been silent for long."""
-        self.checkpoints.sweep()
-        for session_id in self.sessions.silent(self.settings.limits.session_s):
+        """Remove expired checkpoints, and what clients that are silent or gone left (see ``Limits``)."""
+        limits = self.settings.limits
+        await self.checkpoints.sweep()
+        for session_id in self.sessions.silent(limits.gone_s):
+            if session_id in self.sessions.silent(
+                limits.gone_s
+            ):  # still, as ending the ones before took time
+                await self.finish_session(session_id, "interrupted", f"silent for {limits.gone_s:g} s")
+        self._forget_ended(limits.gone_s)
+        silent = set(self.sessions.silent(limits.session_s))
+        self.promises.forget_settled(lambda id: ":sample:" in id and id.partition(":")[0] in silent)
+        for session_id in silent:
             for model_id in self.model_ids(session_id):
                 lane = self._lanes.get(model_id)
                 if lane is not None and lane.client is not None and not lane.busy():
-                    await lane.close(keep=True)
-                    fresh = self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
-                    if fresh.waiting:  # came while the old one was closed
-                        fresh.begin()
+                    await self._set_aside(model_id, lane)
 
     async def finish_session(self, session_id: str, status: str, detail: str | None) -> None:
         """End a session: its models and unnamed weights go, its checkpoints stay."""
@@ -120,7 +132,8 @@ class TinkerService:
             self._keep(model_id, record)
             self.store.forget(model_id)
             self.promises.forget_prefix(f"{model_id}:")
-            remove_strays(self.settings.state, model_id, self._known_folders(model_id, record))
+            known = self._known_folders(model_id, record)
+            await asyncio.to_thread(remove_strays, self.settings.state, model_id, known)
         await self.samplers.drop_session(session_id)
         self.promises.forget_prefix(f"{session_id}:sample:")
 
@@ -174,13 +187,14 @@ class TinkerService:
         Raises:
             NotFoundError, SessionEndedError: no such session.
         """
-        _require_adam(body.optimizer_config.type)
+        require_adam(body.optimizer_config.type)
         model_id = f"{body.session_id}:train:{body.model_seq_id}"
 
         async def make() -> None:
             served = self.served(body.base_model)
             lora = None if body.lora_config is None else body.lora_config.model_dump()
-            record = self._new_record(model_id, served, lora, body.user_metadata, told)
+            now = self.clock().isoformat()
+            record = new_record(served, lora, told, user_metadata=body.user_metadata, created=now)
             await self._begin_model(model_id, record, None)
 
         told = {"type": "create_model", "model_id": model_id}
@@ -195,13 +209,14 @@ class TinkerService:
                 remedy="give model_id and seq_id, or session_id and model_seq_id",
             )
         if body.optimizer_config is not None:
-            _require_adam(body.optimizer_config.type)
+            require_adam(body.optimizer_config.type)
         model_id = f"{body.session_id}:train:{body.model_seq_id}"
 
         async def make() -> None:
             entry = self.checkpoints.find(body.path)
             served = self.served(body.base_model or entry["base_model"])
-            record = self._new_record(model_id, served, entry["lora"], body.user_metadata, told)
+            now = self.clock().isoformat()
+            record = new_record(served, entry["lora"], told, user_metadata=body.user_metadata, created=now)
             await self._begin_model(model_id, record, body)
 
         told = {"type": "load_weights", "path": body.path, "model_id": model_id}
@@ -282,30 +297,6 @@ class TinkerService:
         task.add_done_callback(self._creating.discard)
         return promise
 
-    def _new_record(
-        self,
-        model_id: str,
-        served: ServedModel,
-        lora: Mapping[str, Any] | None,
-        user_metadata: Mapping[str, Any] | None,
-        told: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        seed = lora.get("seed") if lora else None
-        now = self.clock().isoformat()
-        return {
-            "session_id": model_id.partition(":")[0],
-            "base_model": served.name,
-            "lora": dict(lora) if lora else None,
-            "seed": secrets.randbelow(2**31) if seed is None else seed,
-            "user_metadata": user_metadata,
-            "created": now,
-            "last_request": now,
-            "status": "creating",
-            "snapshot": None,
-            "covered": 0,
-            "told": dict(told),
-        }
-
     async def _begin_model(self, model_id: str, record: dict[str, Any], source: LoadWeights | None) -> None:
         self._keep(model_id, record)
         client = await self._open_client(record)
@@ -324,6 +315,26 @@ class TinkerService:
         self._keep(model_id, record)
         self._lanes[model_id] = lane
 
+    def _forget_ended(self, after_s: float) -> None:
+        """Drop the records of sessions that ended so long ago, and of their models, where no checkpoint is left."""
+        gone = set(self.sessions.ended(after_s)) - self.checkpoints.sessions()
+        for model_id in [id for id, record in self._records.items() if record["session_id"] in gone]:
+            self.store.drop("models", model_id)
+            del self._records[model_id]
+            with suppress(OSError):  # it is not there, or something is in it after all
+                model_folder(self.settings.state, model_id).rmdir()
+        for session_id in gone:
+            self.sessions.forget(session_id)
+
+    async def _set_aside(self, model_id: str, lane: Lane) -> None:
+        """Free a model's memory. Its queue goes on to take requests, also where its state could not be written."""
+        try:
+            await lane.close(keep=True)
+        finally:
+            fresh = self._lanes[model_id] = Lane.restored(model_id, lane.record, self._context)
+            if fresh.waiting:  # came while the old one was closed
+                fresh.begin()
+
     async def _open_client(self, record: Mapping[str, Any]) -> TrainingClient:
         """The training client of a model, in the state that its record names."""
         model_id = str(record["told"]["model_id"])
@@ -332,7 +343,7 @@ class TinkerService:
         folder.mkdir(parents=True, exist_ok=True)
         spec = TrainingSpec(
             base_model=served.source,
-            lora=_lora(record["lora"], int(record["seed"])),
+            lora=lora_of(record),
             seed=int(record["seed"]),
             checkpoint_dir=folder,
         )
@@ -352,19 +363,3 @@ class TinkerService:
         refs += self.checkpoints.refs_of(model_id)
         refs += self.samplers.refs_of(model_id)
         return {Path(ref["path"]).name for ref in refs}
-
-
-def _lora(value: Mapping[str, Any] | None, seed: int) -> LoraConfig | None:
-    if value is None:
-        return None
-    body = LoraBody.model_validate(dict(value))
-    return LoraConfig(**{**body.model_dump(), "seed": seed})
-
-
-def _require_adam(kind: str) -> None:
-    if kind not in ("adamw", "adam"):
-        raise ConfigError(
-            what=f"the optimiser {kind!r} is not served",
-            where="optimizer_config",
-            remedy="take AdamOptimizerConfig",
-        )

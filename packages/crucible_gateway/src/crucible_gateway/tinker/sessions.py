@@ -77,6 +77,22 @@ class SessionBook:
         now = self._clock()
         return [id for id in self.active() if (now - self._seen[id]).total_seconds() > seconds]
 
+    def ended(self, seconds: float) -> list[str]:
+        """Sessions that ended at least so long ago."""
+        now = self._clock()
+        finished = [
+            (id, record["finished"]) for id, record in self._records.items() if record.get("finished")
+        ]
+        return [
+            id for id, when in finished if (now - datetime.fromisoformat(when)).total_seconds() >= seconds
+        ]
+
+    def forget(self, id: str) -> None:
+        """Drop the record of a session; one that is not there is no error."""
+        self._store.drop("sessions", id)
+        self._records.pop(id, None)
+        self._seen.pop(id, None)
+
     def active(self) -> list[str]:
         """Sessions that have not ended."""
         return [id for id, record in self._records.items() if record["status"] == "active"]

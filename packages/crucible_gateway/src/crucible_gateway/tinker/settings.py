@@ -34,10 +34,12 @@ class Limits:
     """Bytes of all training requests that wait."""
     waiting_samples: int = 4096
     """Sampling requests that are not done."""
-    in_flight: int = 2
-    """Training requests of one model that the engine has at once."""
+    in_flight: int = 4
+    """Training requests of one model that the engine has at once: two steps, so that it never waits for the next."""
     snapshot_steps: int = 20
     """Optimiser steps after which a model's state is written, so that a restart repeats no more than these."""
+    snapshot_rest: float = 20.0
+    """How many times as long as writing the state took the next time waits, where steps are fast."""
     kept_results: int = 1024
     """Results that are kept after they were read, for clients that ask again."""
     kept_bytes: int = 64 * 1024 * 1024
@@ -53,7 +55,11 @@ class Limits:
     poll_s: float = 30.0
     """How long a question for a result is held open; the SDK hangs up after 45 s."""
     session_s: float = 3600.0
-    """A session that was silent for so long frees its memory; its state stays on disk and comes back on use."""
+    """A session that was silent for so long frees its memory: models are kept on disk and come back on use, samples
+    that nobody read are made anew if they are asked for."""
+    gone_s: float = 7 * 24 * 3600.0
+    """A session that was silent for so long is ended as if its client had done so: its checkpoints stay. An ended one
+    is forgotten after as long again, once it has no checkpoints."""
     default_max_tokens: int = 4096
     """Tokens of a continuation where neither the client nor the model gives a bound."""
 

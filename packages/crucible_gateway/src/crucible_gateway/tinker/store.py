@@ -65,17 +65,24 @@ class StateStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = threading.Lock()
             self._db = sqlite3.connect(
-                folder / "gateway.sqlite", check_same_thread=False, isolation_level=None
+                folder / "gateway.sqlite", check_same_thread=False, isolation_level=None, timeout=1.0
             )
+            self._db.execute(
+                "PRAGMA locking_mode=EXCLUSIVE"
+            )  # before the log is touched: then even reading locks
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
+            used = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
             raise StorageError(
-                what=f"the server's state cannot be opened ({error})",
+                what="another server uses this state"
+                if used
+                else f"the server's state cannot be opened ({error})",
                 where=str(folder),
-                remedy="end the server that uses this folder, or give another with --state",
+                remedy="end the server that uses this folder, or give another with --state"
+                if used
+                else "give a folder of the server's own that can be written with --state",
             ) from error
         self.folder = folder
 
@@ -190,6 +197,8 @@ class StateStore:
                     raise
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
+                if self._db.in_transaction:  # a commit that failed leaves it open
+                    self._db.execute("ROLLBACK")
                 raise StorageError(
                     what=f"the server's state cannot be written ({error})",
                     where=str(self.folder),

@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +22,7 @@ from crucible_ir import CheckpointRef, ConfigError, ConflictError, DataError, ne
 from crucible_train.ports import TrainingBackend, TrainingClient
 from crucible_train.types import AdamParams
 
-__all__ = ["PROTOBUF", "TrainingWork", "folder_size"]
+__all__ = ["PROTOBUF", "TrainingWork"]
 
 PROTOBUF = "application/x-protobuf"
 
@@ -115,7 +114,7 @@ class TrainingWork:
 
         async def finish() -> Outcome:
             ref = await handle
-            self._keep(lane, request, path, ref, expires, body.user_metadata)
+            await self._keep(lane, request, path, ref, expires, body.user_metadata)
             return json_outcome({"type": "save_weights", "path": path})
 
         return Started(finish=finish)
@@ -138,7 +137,7 @@ class TrainingWork:
 
         async def finish() -> Outcome:
             ref = await handle
-            self._keep(lane, request, path, ref, expires, body.user_metadata)
+            await self._keep(lane, request, path, ref, expires, body.user_metadata)
             return json_outcome({"type": "save_weights_for_sampler", "path": path})
 
         return Started(finish=finish)
@@ -182,9 +181,9 @@ class TrainingWork:
             folder = model_folder(self._settings.state, lane.model_id) / _folder_name("external")
             merge = lane.record.get("lora") is None
             await asyncio.to_thread(self._backend.export, weights, folder, merge=merge)
-            shutil.rmtree(weights.path, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, weights.path, ignore_errors=True)
             ref = CheckpointRef(id=folder.name, path=str(folder), content="sampler")
-            self._keep(lane, request, path, ref, expires, body.user_metadata)
+            await self._keep(lane, request, path, ref, expires, body.user_metadata)
             size = self._checkpoints.find(path)["size"]
             return json_outcome({"type": "save_weights_external", "path": path, "size_bytes": size})
 
@@ -235,7 +234,7 @@ class TrainingWork:
 
         return Started(finish=finish)
 
-    def _keep(
+    async def _keep(
         self,
         lane: Lane,
         request: Request,
@@ -249,7 +248,7 @@ class TrainingWork:
             "save_weights_for_sampler": "sampler",
             "save_weights_external": "external",
         }
-        self._checkpoints.add(
+        await self._checkpoints.add(
             path,
             {
                 "model_id": lane.model_id,
@@ -260,15 +259,9 @@ class TrainingWork:
                 "lora": lane.record.get("lora"),
                 "ref": ref.model_dump(mode="json"),
                 "expires": expires,
-                "size": folder_size(Path(ref.path)),
                 "user_metadata": user_metadata,
             },
         )
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files under ``folder``."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _folder_name(kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from crucible_ir import CheckpointRef, ConfigError, digest_of
 from crucible_kitchen.adapters.tinker_checkpoints import list_pointers, locate
 from crucible_kitchen.adapters.tinker_connection import Connection, require_sdk
-from crucible_kitchen.adapters.tinker_cost import Ledger, Tokens, read_prices
+from crucible_kitchen.adapters.tinker_cost import CAP, Ledger, Tokens, read_cap, read_prices
 from crucible_kitchen.adapters.tinker_export import export_adapter
 from crucible_kitchen.adapters.tinker_limits import read_lacks
 from crucible_kitchen.adapters.tinker_retries import Retries
@@ -31,7 +32,7 @@ class TinkerBackend:
         base_url: where the service is; None leaves it to the SDK (``$TINKER_BASE_URL``, else the service itself).
         tokenizer: folder or hub id of the tokenizer; None asks the service.
         prices: model → US dollars per million tokens (``train``, ``prefill``, ``sample``, ``score``); ``*`` is any.
-        spending_cap_usd: nothing is submitted that may go beyond.
+        spending_cap_usd: nothing is submitted that may go beyond; ``$CRUCIBLE_SPENDING_CAP_USD`` goes before it.
         lacks: losses and options that this server does not have, as its API does not say.
         images: whether the models take images.
         checkpoint_ttl_s: seconds after which the service may delete a saved state; None keeps it.
@@ -67,7 +68,8 @@ class TinkerBackend:
         self._service = Service(
             connection=Connection(api_key=api_key, base_url=base_url, project=project, telemetry=telemetry),
             ledger=Ledger(
-                read_prices(prices or {}, where="training_backend.options.prices"), spending_cap_usd
+                read_prices(prices or {}, where="training_backend.options.prices"),
+                read_cap(spending_cap_usd, os.environ.get(CAP)),
             ),
             retries=Retries(attempts=attempts, first_s=first_wait_s),
             lacks=read_lacks(lacks),
@@ -88,6 +90,10 @@ class TinkerBackend:
         """
         return self._service.limits().capabilities()
 
+    def trainable_models(self) -> tuple[str, ...]:
+        """Names of the models that the service trains, sorted."""
+        return tuple(sorted(model.name for model in self._service.limits().models if model.trainable))
+
     def check(self, spec: TrainingSpec) -> None:
         """Look whether the service can train ``spec``; nothing is spent.
 
@@ -102,6 +108,10 @@ class TinkerBackend:
         """Digest of the model's name: the service tells nothing of the weights behind it."""
         return digest_of({"tinker": self._service.limits().model(base_model).name})
 
+    def longest(self, base_model: str) -> int | None:
+        """Positions that the model reads at most, where the service says so."""
+        return self._service.limits().model(base_model).max_length
+
     def price_of(
         self, base_model: str, *, trained: int = 0, scored: int = 0, prefilled: int = 0, sampled: int = 0
     ) -> float | None:
@@ -112,6 +122,10 @@ class TinkerBackend:
     def used(self) -> Tokens:
         """Tokens that this backend's work took so far, by its own count."""
         return self._service.ledger.used()
+
+    def used_by_model(self) -> dict[str, dict[str, int]]:
+        """The same, by model and kind (``trained``, ``scored``, ``prefilled``, ``sampled``)."""
+        return {model: tokens.counts() for model, tokens in self._service.ledger.used_by_model().items()}
 
     def used_usd(self) -> float | None:
         """What they cost; None where a price is missing."""
@@ -167,10 +181,10 @@ class TinkerBackend:
 
         Raises:
             NotFoundError: no such model or checkpoint.
-            ConfigError: the checkpoint is no sampler's.
+            ConfigError: the checkpoint is no sampler's, or the service does not sample the model.
         """
         limits = await asyncio.to_thread(self._service.limits)
-        limits.model(base_model)
+        limits.check_sampled(base_model)
         self._service.ledger.require_price(base_model)
         path = None if weights is None else (await asyncio.to_thread(locate, weights)).path
 

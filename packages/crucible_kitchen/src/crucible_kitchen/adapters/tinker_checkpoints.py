@@ -33,8 +33,8 @@ class Pointer(Contract):
     content: Literal["state", "sampler"]
     step: int = Field(ge=0)
     """Optimiser steps applied."""
-    spent: dict[str, int] = Field(default_factory=dict)
-    """Tokens that the run had used by then."""
+    spent: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Tokens that the run had used by then, by model and kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,23 +122,25 @@ class Connection:
             service, loop, thread = self._service, self._loop, self._thread
         if loop is not None and thread is not None:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_give_up(), loop))
-        if service is not None:
-            try:
+        try:
+            if service is not None:
                 await asyncio.wait_for(asyncio.wrap_future(service.close("success").future()), _LEAVE_S)
-            except TimeoutError:
-                pass
-            except Exception as error:
-                raise explained(error, where="end of the session", idempotent=True) from error
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            await asyncio.to_thread(thread.join)
-            loop.close()
+        except TimeoutError:
+            pass
+        except Exception as error:
+            raise explained(error, where="end of the session", idempotent=True) from error
+        finally:
+            if loop is not None and thread is not None:
+                loop.call_soon_threadsafe(loop.stop)
+                await asyncio.to_thread(thread.join)
+                loop.close()
 
     def _begin(self, call: Callable[[tinker.ServiceClient], Any]) -> Any:
         import tinker
 
         with self._choice():
             with self._lock:
+                self._require_open()
                 if self._service is None:
                     self._service = tinker.ServiceClient(
                         project_id=self._project, base_url=self._base_url, api_key=self._api_key
@@ -147,10 +149,7 @@ class Connection:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._closed:
-                raise ConflictError(
-                    what="the connection is closed", where="tinker", remedy="make another backend"
-                )
+            self._require_open()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -158,6 +157,12 @@ class Connection:
                 )
                 self._thread.start()
             return self._loop
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConflictError(
+                what="the connection is closed", where="tinker", remedy="make another backend"
+            )
 
     @contextmanager
     def _choice(self) -> Iterator[None]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from crucible_ir.errors import ConfigError, Problem, nearest
 
-__all__ = ["Ledger", "Prices", "Tokens", "read_prices"]
+__all__ = ["CAP", "Ledger", "Prices", "Tokens", "read_cap", "read_prices"]
 
+CAP = "CRUCIBLE_SPENDING_CAP_USD"
+"""Variable whose cap goes before the manifest's, which a run keeps as it was when it began."""
 _MILLION = 1_000_000
 _EVERY_MODEL = "*"
 
@@ -99,6 +101,22 @@ def read_prices(table: Mapping[str, Any], *, where: str) -> dict[str, Prices]:
     return found
 
 
+def read_cap(manifest: float | None, variable: str | None) -> float | None:
+    """The cap of the variable ``CAP`` if it is set, else the manifest's.
+
+    Raises:
+        ConfigError: the variable holds no number.
+    """
+    if not variable:
+        return manifest
+    try:
+        return float(variable)
+    except ValueError:
+        raise ConfigError(
+            what=f"{variable!r} is no number", where=f"${CAP}", remedy="give US dollars"
+        ) from None
+
+
 def _is_price(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
@@ -123,6 +141,7 @@ class Ledger:
         self._cap = cap_usd
         self._lock = threading.Lock()
         self._used: dict[str, Tokens] = {}
+        self._known: set[str] = set()  # checkpoints whose use is counted already
         self._reserved = 0.0
 
     def prices(self, model: str) -> Prices | None:
@@ -161,7 +180,7 @@ class Ledger:
                 raise ConfigError(
                     what=f"this call may cost {usd:.4f} USD, and {already:.4f} of {self._cap:.4f} USD are taken",
                     where="spending_cap_usd",
-                    remedy="raise the cap in the manifest, then go on from the last checkpoint",
+                    remedy=f"set ${CAP} to more, then resume the run: it goes on from its last checkpoint",
                 )
             self._reserved += usd
         return usd
@@ -172,11 +191,25 @@ class Ledger:
             self._reserved -= reserved
             self._used[model] = self._used.get(model, Tokens()) + used
 
-    def begin_from(self, model: str, tokens: Tokens) -> None:
-        """Take over what a run had used before this process; only while nothing is counted yet."""
+    def saved(self, path: str) -> dict[str, dict[str, int]]:
+        """What was used so far, by model and kind, to be kept with the checkpoint at ``path``."""
         with self._lock:
-            if not self._used:
-                self._used[model] = tokens
+            self._known.add(path)
+            return {model: tokens.counts() for model, tokens in self._used.items()}
+
+    def take_over(self, path: str, spent: Mapping[str, Tokens]) -> None:
+        """Add what a run had used when another process saved the checkpoint at ``path``; once for each path."""
+        with self._lock:
+            if path in self._known:
+                return
+            self._known.add(path)
+            for model, tokens in spent.items():
+                self._used[model] = self._used.get(model, Tokens()) + tokens
+
+    def used_by_model(self) -> dict[str, Tokens]:
+        """Tokens of each model that was used."""
+        with self._lock:
+            return dict(self._used)
 
     def used(self) -> Tokens:
         """Tokens of all models."""

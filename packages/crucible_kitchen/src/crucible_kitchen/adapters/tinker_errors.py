@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -17,7 +18,6 @@ __all__ = ["explained"]
 
 _SECRET = re.compile(r"tml-[A-Za-z0-9_-]{4,}|eyJ[A-Za-z0-9_.-]{12,}")
 _LONGEST = 600
-_LATER = "try again later"
 
 
 def explained(error: BaseException, *, where: str, idempotent: bool) -> CrucibleError:
@@ -36,6 +36,8 @@ def explained(error: BaseException, *, where: str, idempotent: bool) -> Crucible
             return _later(f"the service cannot be reached ({_said(error)})", where, idempotent)
         case tinker.RequestFailedError():
             return _of_request(error, where, idempotent=idempotent)
+        case tinker.APIResponseValidationError() | json.JSONDecodeError():
+            return _later(f"the service's answer cannot be read ({_said(error)})", where, idempotent)
         case TimeoutError():
             return _later("the service did not answer in time", where, idempotent)
     if type(error).__name__ == "RetryableException":
@@ -45,7 +47,7 @@ def explained(error: BaseException, *, where: str, idempotent: bool) -> Crucible
     return ServiceError(
         what=f"the SDK failed ({type(error).__name__}: {_said(error)})",
         where=where,
-        remedy="go on from the last checkpoint",
+        remedy=_remedy(idempotent),
     )
 
 
@@ -84,10 +86,17 @@ def _of_request(error: Any, where: str, *, idempotent: bool) -> CrucibleError:
 
 
 def _later(what: str, where: str, idempotent: bool, retry_after_s: float | None = None) -> ServiceError:
-    remedy = _LATER if idempotent else "go on from the last checkpoint"
     return ServiceError(
-        what=what, where=where, remedy=remedy, retryable=idempotent, retry_after_s=retry_after_s
+        what=what,
+        where=where,
+        remedy=_remedy(idempotent),
+        retryable=idempotent,
+        retry_after_s=retry_after_s,
     )
+
+
+def _remedy(idempotent: bool) -> str:
+    return "try again later" if idempotent else "go on from the last checkpoint"
 
 
 def _retry_after(error: Any) -> float | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-from crucible_ir.errors import ConfigError, ConflictError, IntegrityError, ServiceError
+from crucible_ir.errors import ConfigError, ConflictError, CrucibleError, IntegrityError, ServiceError
 from crucible_kitchen.adapters.tinker_checkpoints import Located
 from crucible_kitchen.adapters.tinker_connection import Connection
 from crucible_kitchen.adapters.tinker_errors import explained
@@ -22,6 +25,7 @@ __all__ = ["download", "export_adapter"]
 
 _KEPT_S = 3600
 _ANSWER_S = 60.0
+_BLOCK = 1 << 20
 
 
 def export_adapter(connection: Connection, found: Located, destination: Path) -> Path:
@@ -49,7 +53,8 @@ def export_adapter(connection: Connection, found: Located, destination: Path) ->
         urls = connection.rest(lambda client: client.get_external_weights_urls(written), where="export").urls
         return download(urls, destination)
     finally:
-        connection.rest(lambda client: client.delete_checkpoint_from_tinker_path(written), where="export")
+        with contextlib.suppress(CrucibleError):  # the service deletes it by itself within the hour
+            connection.rest(lambda client: client.delete_checkpoint_from_tinker_path(written), where="export")
 
 
 async def _written(connection: Connection, path: str) -> str:
@@ -68,35 +73,60 @@ def download(urls: Mapping[str, str], destination: Path) -> Path:
     """Fetch files by their relative names into a folder, which appears in one rename.
 
     Raises:
-        IntegrityError: a name that leads out of the folder.
-        ServiceError: a file could not be fetched.
+        IntegrityError: a name that leads out of the folder, or an address that is none of the web.
+        ServiceError: a file could not be fetched whole.
         StorageError: it cannot be written.
     """
-    for name in urls:
+    for name, url in urls.items():
         parts = PurePosixPath(name).parts
-        if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
+        outside = not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name
+        if outside or urlsplit(url).scheme not in ("http", "https"):
             raise IntegrityError(
-                what=f"the service names a file {name!r}", where="export", remedy="do not trust this export"
+                what=f"the service names a file {name!r} at a {urlsplit(url).scheme!r} address",
+                where="export",
+                remedy="do not trust this export",
             )
     draft = destination.with_name(f".{destination.name}.draft-{os.getpid()}")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         for name, url in sorted(urls.items()):
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer, (draft / name).open("wb") as file:
-                shutil.copyfileobj(answer, file)
+            with (draft / name).open("wb") as file:
+                for block in _blocks(name, url):
+                    file.write(block)
         if destination.exists():
             destination.rmdir()
         draft.rename(destination)
-    except urllib.error.URLError as error:
-        raise ServiceError(
-            what=f"a file of the export could not be fetched ({error.reason})",
-            where="export",
-            remedy="try again later",
-            retryable=True,
-        ) from error
     except OSError as error:
         raise storage_error(error, destination) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return destination
+
+
+def _blocks(name: str, url: str) -> Iterator[bytes]:
+    """A file of the service in pieces.
+
+    Raises:
+        ServiceError: it cannot be fetched, or ended before all of it was there.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:
+            length, there = answer.length, 0
+            while block := answer.read(_BLOCK):
+                there += len(block)
+                yield block
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else type(error).__name__
+        raise _not_fetched(name, str(reason)) from error
+    if length is not None and there != length:
+        raise _not_fetched(name, f"{there} of {length} bytes came")
+
+
+def _not_fetched(name: str, reason: str) -> ServiceError:
+    return ServiceError(
+        what=f"{name!r} of the export could not be fetched ({reason})",
+        where="export",
+        remedy="try again later",
+        retryable=True,
+    )

@@ -96,6 +96,20 @@ class Limits:
             else f"it serves {', '.join(sorted(known)) or 'nothing'}",
         )
 
+    def check_sampled(self, name: str) -> None:
+        """Whether the model is there and gives samples.
+
+        Raises:
+            NotFoundError: it is not served.
+            ConfigError: it gives none.
+        """
+        if not self.model(name).sampleable or "sampling" in self.lacks:
+            raise ConfigError(
+                what=f"the service does not sample {name}",
+                where="model",
+                remedy="take another model, or a workflow without samples",
+            )
+
     def check_spec(self, spec: TrainingSpec) -> None:
         """Whether the service can train what is asked for.
 

@@ -132,8 +132,13 @@ class TinkerTraining:
         return Handle(self._followed(self._service.connection.follow(work())))
 
     def sampling_client(self) -> Handle[SamplingClient]:
-        """A sampler over the weights as they are once all submitted work is done."""
+        """A sampler over the weights as they are once all submitted work is done.
+
+        Raises:
+            ConfigError: the service does not sample the model.
+        """
         self._open()
+        self._service.limits().check_sampled(self._spec.base_model)
         return self._send(
             "sampling_client",
             lambda sdk: sdk.save_weights_and_get_sampling_client(retry_config=retry_settings()),
@@ -216,7 +221,7 @@ class TinkerTraining:
                 base_model=self._spec.base_model,
                 content=content,
                 step=steps,
-                spent=self._service.ledger.used().counts(),
+                spent=self._service.ledger.saved(path),
             )
             return await asyncio.to_thread(write_pointer, self._spec.checkpoint_dir, name, pointer)
 
@@ -243,7 +248,8 @@ class TinkerTraining:
         self._steps = found.step
         own = found.folder is not None and found.folder.parent == self._spec.checkpoint_dir
         if own and found.pointer is not None:
-            self._service.ledger.begin_from(self._spec.base_model, Tokens(**found.pointer.spent))
+            spent = {model: Tokens(**counts) for model, counts in found.pointer.spent.items()}
+            self._service.ledger.take_over(found.path, spent)
 
 
 def _length(data: Sequence[Datum]) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from crucible_ir import ConfigError, Experiment, NotFoundError, RunRecord
 from crucible_kitchen.api import Crucible
-from crucible_kitchen.cli.options import AsJson, HomeOption, Quiet
+from crucible_kitchen.cli.options import AsJson, HomeOption, LauncherOption, Quiet
 from crucible_kitchen.cli.output import print_json, print_line
 from crucible_kitchen.cli.progress import progress_for
 from crucible_kitchen.cli.records import exit_code_of, print_outcome
@@ -29,6 +29,8 @@ def run(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag of the run; may be repeated.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="The same key gives the same run.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="Run that this one follows from.")] = None,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes that train together.")] = 1,
+    launcher: LauncherOption = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     home: HomeOption = None,
@@ -36,6 +38,7 @@ def run(
     """Run a recipe with settings, and watch it."""
     what: dict[str, Any] = _what(recipe, settings or [])
     what |= {"manifest": manifest, "tags": tuple(tag or ()), "idempotency_key": key, "parent_run": parent}
+    what |= {"processes": nproc, "launcher": launcher}
     if dry_run:
         return _plan(Crucible(home), what, as_json=as_json)
     if detach:

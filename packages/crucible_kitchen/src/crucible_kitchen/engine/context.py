@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,13 @@ class PlanContext:
     path: str
     prepared: dict[str, Any]
     """Values that checking had to compute anyway; ``StageContext.prepared`` hands them to ``run``."""
+
+
+@cache
+def _declarations(stage: type[Stage]) -> tuple[dict[str, Key[Any]], dict[str, Key[Any]]]:
+    """By name, the keys that a stage may read and those that it may write."""
+    writes = {key.name: key for key in stage.writes}
+    return {key.name: key for key in (*stage.reads, *stage.optional_reads)} | writes, writes
 
 
 class StageContext:
@@ -118,13 +126,18 @@ class StageContext:
         """The checkpoint this process went on from, or None in a fresh run."""
         return self._scope.resume
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self._scope.processes
+
     def seconds(self) -> float:
         """Monotonic seconds of the run's clock."""
         return self._scope.clock()
 
     def get(self, key: Key[T]) -> T:
         """The value of a declared key."""
-        self._declared(key, (*self._stage.reads, *self._stage.optional_reads, *self._stage.writes), "reads")
+        self._declared(key, _declarations(type(self._stage))[0], "reads")
         try:
             value: T = self._state.values[key.name]
         except KeyError:
@@ -141,13 +154,14 @@ class StageContext:
 
     def set(self, key: Key[T], value: T) -> None:
         """Write a declared key."""
-        self._declared(key, self._stage.writes, "writes")
+        self._declared(key, _declarations(type(self._stage))[1], "writes")
         self._state.values[key.name] = value
         if key.durable:
             self._state.durable.add(key.name)
 
-    def _declared(self, key: Key[Any], keys: tuple[Key[Any], ...], what: str) -> None:
-        if key not in keys:
+    def _declared(self, key: Key[Any], keys: Mapping[str, Key[Any]], what: str) -> None:
+        declared = keys.get(key.name)
+        if declared is not key and declared != key:
             raise CrucibleError(
                 what=f"stage {self._stage.name!r} uses the key {key.name!r} without declaring it",
                 where=self.label,

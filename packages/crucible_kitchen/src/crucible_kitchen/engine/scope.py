@@ -63,6 +63,8 @@ class RunScope:
     cancel_requested: Callable[[], bool]
     clock: Clock
     resume: ResumePoint | None = None
+    processes: int = 1
+    """How many train together; this one is their first."""
     redact: Callable[[str], str] = str
     """Takes secrets out of a text before it is written."""
     listeners: tuple[Callable[[str, Mapping[str, Any]], None], ...] = field(default=())

@@ -11,7 +11,7 @@ from crucible_ir.errors import AdapterError, ConfigError, CrucibleError, Problem
 from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.manifests.manifest import AdapterChoice, Manifest, is_reference
 from crucible_kitchen.plugins.discovery import Plugin, find, names
-from crucible_kitchen.plugins.groups import group_of
+from crucible_kitchen.plugins.groups import PORTS, group_of
 from crucible_kitchen.plugins.loading import load_adapter, missing_module, require_fit
 
 __all__ = ["ManifestPorts"]
@@ -20,8 +20,9 @@ __all__ = ["ManifestPorts"]
 class ManifestPorts:
     """Builds adapters from a manifest; fits ``crucible_kitchen.engine.scope.Ports``.
 
-    An adapter's options are given as keywords. A parameter ``home`` or ``root`` that the options leave out
-    is filled in: the home folder, or the folder under it that belongs to the port.
+    An adapter's options are given as keywords. A parameter ``home``, ``root`` or ``environ`` that the options leave
+    out is filled in: the home folder, the folder under it that belongs to the port, the environment. So is a parameter
+    without a default that has the name of another port: the manifest's adapter of that port.
     """
 
     def __init__(self, manifest: Manifest, *, home: Path, environ: Mapping[str, str]) -> None:
@@ -130,13 +131,17 @@ class ManifestPorts:
         for name, value in choice.options.items():
             if is_reference(value):
                 options[name] = self._variable(f"{where}.{name}", value["env"])
-        if "home" in parameters:
-            options.setdefault("home", self._home)
+        for name, value in (("home", self._home), ("environ", self._environ)):
+            if name in parameters:
+                options.setdefault(name, value)
         folder = group_of(port).folder
         if "root" in parameters:
             options.setdefault("root", self._home / folder if folder else self._home)
             if isinstance(options["root"], str):
                 options["root"] = Path(options["root"]).expanduser()
+        needed = {name for name, p in parameters.items() if p.default is p.empty}
+        for other in needed & PORTS.keys() - {port, *options}:
+            options[other] = self.get(other)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         problems = [] if open_ended else _unknown(options, parameters, where=where, plugin=plugin)
         problems += [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from crucible_ir import AdapterError, ConfigError, DataError
+from crucible_ir import ConfigError, DataError
 from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.manifests.loading import load_manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.operations.admission import admit_manifest, admit_model
+from crucible_kitchen.operations.bundled import BUNDLED, bundled_or
 from crucible_kitchen.operations.render_models import (
     CheckedConversation,
     CheckedSequence,
@@ -46,7 +46,7 @@ from crucible_train.renderers.chat_template_compare import (
 
 __all__ = ["render_check", "render_show"]
 
-_BUNDLED, _BUNDLED_PACKAGE, _BUNDLED_RENDERER = "tiny", "crucible_tiny", "qwen3_instruct"
+_BUNDLED_RENDERER = "qwen3_instruct"
 _BEFORE, _BEHIND = 12, 12
 _TOOL_KEYS = ("name", "description", "parameters")
 
@@ -99,14 +99,14 @@ def _rendered(renderer: Renderer, conversation: Conversation, request: RenderReq
 
 def _renderer(service: Service, request: RenderRequest) -> Renderer:
     """The renderer over the model's tokenizer."""
-    name = _BUNDLED_RENDERER if request.model == _BUNDLED and request.renderer is None else request.renderer
+    name = _BUNDLED_RENDERER if request.model == BUNDLED and request.renderer is None else request.renderer
     problems = renderer_problems(name, request.model, where="renderer")
     if not service.trusted:
         problems += admit_manifest(request.manifest, where="manifest")
         problems += admit_model(request.model, roots=service.allowed_roots)
     if problems:
         raise ConfigError(problems=problems)
-    place = _bundled_model() if request.model == _BUNDLED else request.model
+    place = bundled_or(request.model)
     ports = ManifestPorts(load_manifest(request.manifest), home=service.home.root, environ=service.environ)
     try:
         tokenizer: Tokenizer = run_to_end(ports.get("training_backend").load_tokenizer, place)
@@ -114,17 +114,6 @@ def _renderer(service: Service, request: RenderRequest) -> Renderer:
         ports.close()
     options = RendererOptions(current_date=request.current_date)
     return get_renderer(name or recommended_renderer(request.model), tokenizer, options)
-
-
-def _bundled_model() -> str:
-    try:
-        return str(import_module(_BUNDLED_PACKAGE).model_path())
-    except ModuleNotFoundError:
-        raise AdapterError(
-            what="'tiny' is the bundled model of crucible-tiny, which is not installed",
-            where="model",
-            remedy="pip install 'crucible-cookbook[quickstart]', or name another model",
-        ) from None
 
 
 def _conversations(request: RenderRequest) -> Sequence[Conversation]:

@@ -9,6 +9,7 @@ from crucible_ir.approvals import ApprovalDecision
 from crucible_kitchen.catalog import recipe as installed_recipe
 from crucible_kitchen.manifests.credentials import redactor_for
 from crucible_kitchen.operations.admission import admit_experiment, admit_manifest, admit_recipe, stage_nodes
+from crucible_kitchen.operations.launches import admit_launch, hand_over
 from crucible_kitchen.operations.run_models import (
     CancelRun,
     CreateRun,
@@ -22,6 +23,7 @@ from crucible_kitchen.runs import requests
 from crucible_kitchen.runs.attempt import Prepared
 from crucible_kitchen.runs.creation import CreateOptions
 from crucible_kitchen.runs.folder import RunFolder
+from crucible_kitchen.runs.launching import launch_again, launch_of, require_distributed, with_launcher
 from crucible_kitchen.runs.worker import detach
 
 __all__ = ["cancel", "create", "decide", "experiment_of", "plan", "resume", "run"]
@@ -56,7 +58,17 @@ def experiment_of(service: Service, spec: RunSpec) -> Experiment:
 def _prepare(service: Service, spec: RunSpec) -> Prepared:
     """The checked plan of ``spec``; its ports are to be closed."""
     experiment = experiment_of(service, spec)
-    return service.executor.prepare(experiment, service.manifest_of(experiment))
+    admit_launch(service, spec.launcher, spec.processes)
+    manifest = service.manifest_of(experiment)
+    if spec.launcher is not None or spec.processes > 1:
+        manifest = with_launcher(manifest, spec.launcher)
+    prepared = service.executor.prepare(experiment, manifest)
+    try:
+        require_distributed(prepared.ports, spec.processes)
+    except BaseException:
+        prepared.ports.close()
+        raise
+    return prepared
 
 
 def _write(service: Service, spec: RunSpec, prepared: Prepared) -> RunFolder:
@@ -96,7 +108,11 @@ def create(service: Service, request: CreateRun) -> RunRecord:
     prepared.ports.close()
     run = _write(service, request, prepared)
     if request.start and run.record().state is RunState.CREATED:
-        detach(run, service.home, environ=service.environ)
+        launch = launch_of(run.manifest(), request.processes)
+        if launch is None:
+            detach(run, service.home, environ=service.environ)
+        else:
+            hand_over(service, run, launch)
     return run.record()
 
 
@@ -112,15 +128,24 @@ def run(service: Service, spec: RunSpec) -> RunRecord:
     if record.state is not RunState.CREATED and spec.idempotency_key is not None:
         prepared.ports.close()
         return record
-    return service.executor.start(created, prepared)
+    launch = launch_of(created.manifest(), spec.processes)
+    if launch is None:
+        return service.executor.start(created, prepared)
+    prepared.ports.close()
+    return hand_over(service, created, launch, watch=True)
 
 
 def resume(service: Service, request: ResumeRun) -> RunRecord:
     """Go on with a run that was interrupted, failed, or waited and was answered."""
+    admit_launch(service, request.launcher, request.processes or 1)
     folder = service.store.open(request.run_id)
-    if not request.detached:
+    launch = launch_again(folder, request.launcher, request.processes)
+    if launch is None and not request.detached:
         return service.executor.resume(folder, request.checkpoint)
     service.executor.check_resume(folder, request.checkpoint)
+    if launch is not None:
+        words = ("--resume", *(("--checkpoint", request.checkpoint) if request.checkpoint else ()))
+        return hand_over(service, folder, launch, arguments=words, watch=not request.detached)
     detach(folder, service.home, resume=True, checkpoint=request.checkpoint, environ=service.environ)
     return folder.record()
 
@@ -142,5 +167,9 @@ def decide(service: Service, request: DecideRun) -> RunRecord:
     )
     record = requests.decide(folder, decision)
     if request.resume:
-        detach(folder, service.home, resume=True, environ=service.environ)
+        launch = launch_again(folder, None, None)
+        if launch is None:
+            detach(folder, service.home, resume=True, environ=service.environ)
+        else:
+            hand_over(service, folder, launch, arguments=("--resume",))
     return record

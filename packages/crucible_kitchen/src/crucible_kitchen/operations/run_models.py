@@ -45,6 +45,10 @@ class RunSpec(Contract):
     actor: str = Field(default="local", min_length=1)
     parent_run: str | None = None
     tags: tuple[str, ...] = ()
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together (of each node, where the launcher has several)."""
+    launcher: str | None = None
+    """Launcher to start the run with, with the manifest's options for it; None takes the manifest's, if it has one."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -75,6 +79,10 @@ class ResumeRun(OneRun):
     """Name of a checkpoint (``step_000010``); None takes the newest."""
     detached: bool = False
     """Execute in a process of its own and return at once."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes that train together; None takes as many as before. Another number reads the same checkpoints."""
+    launcher: str | None = None
+    """Launcher to go on with; None takes the one from before."""
 
 
 class CancelRun(OneRun):

@@ -9,7 +9,15 @@ from typing import Any
 from crucible_ir import ConfigError, Contract, CrucibleError, RunRecord, nearest
 from crucible_kitchen.manifests.credentials import scrub
 from crucible_kitchen.operations import catalog_models as catalog
-from crucible_kitchen.operations import on_catalogs, on_records, on_renderers, on_runs, on_weights
+from crucible_kitchen.operations import conformance_models as checks
+from crucible_kitchen.operations import (
+    on_catalogs,
+    on_conformance,
+    on_records,
+    on_renderers,
+    on_runs,
+    on_weights,
+)
 from crucible_kitchen.operations import render_models as renders
 from crucible_kitchen.operations import run_models as runs
 from crucible_kitchen.operations.doctoring import doctor
@@ -142,6 +150,23 @@ _ROWS = (
         output_model=renders.RenderedConversations,
         effect="read",
         handler=on_renderers.render_show,
+    ),
+    Operation(
+        name="conformance",
+        summary="Hold a training backend or a Tinker-compatible server against numerical checks.",
+        input_model=checks.CheckTarget,
+        output_model=checks.ConformanceReport,
+        effect="run",
+        handler=on_conformance.conformance,
+        needs_approval=True,
+    ),
+    Operation(
+        name="conformance_checks",
+        summary="The checks of the conformance suite.",
+        input_model=checks.ListChecks,
+        output_model=checks.CheckList,
+        effect="read",
+        handler=on_conformance.conformance_checks,
     ),
     Operation(
         name="adapters",

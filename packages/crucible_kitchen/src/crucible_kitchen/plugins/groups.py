@@ -44,6 +44,11 @@ _PORTS = (
         summary="trains and samples models",
     ),
     PortGroup(
+        port="completer",
+        protocol="crucible_train.ports:Completer",
+        summary="answers conversations",
+    ),
+    PortGroup(
         port="tokenizer",
         protocol="crucible_train.ports:Tokenizer",
         summary="turns text into ids and back",
@@ -76,6 +81,12 @@ _PORTS = (
         protocol="crucible_train.ports:BlobStore",
         summary="keeps files under the digest of their content",
         folder="blobs",
+    ),
+    PortGroup(
+        port="launcher",
+        protocol="crucible_train.ports:Launcher",
+        summary="starts runs elsewhere, or in several processes",
+        folder="jobs",
     ),
     PortGroup(
         port="python_bridge",

@@ -22,6 +22,7 @@ from crucible_ir import (
     EventType,
     ExitCode,
     Experiment,
+    ProcessLost,
     RunState,
     StorageError,
 )
@@ -33,7 +34,7 @@ from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.lease import Lease
 from crucible_kitchen.runs.requests import CancelWatch, DecisionBook
 
-__all__ = ["Attempt", "Ending", "Engine", "InterruptedRun", "Listener", "Prepared", "default_engine"]
+__all__ = ["Attempt", "Ending", "Engine", "InterruptedRun", "Listener", "Prepared", "Seat", "default_engine"]
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Told every event and every row of metrics as it happens; type and data."""
@@ -81,6 +82,14 @@ class Ending:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where an attempt is made: how many processes take part, and who in this one listens."""
+
+    processes: int = 1
+    listeners: tuple[Listener, ...] = ()
+
+
 class Attempt:
     """One process's turn at a run. A turn that does not get to begin a second time leaves no event."""
 
@@ -90,12 +99,13 @@ class Attempt:
         run: RunFolder,
         lease: Lease,
         source: SavedCheckpoint | None,
-        listeners: tuple[Listener, ...],
+        seat: Seat,
     ) -> None:
         self._run = run
         self._lease = lease
         self._source = source
-        self._listeners = listeners
+        self._listeners = seat.listeners
+        self._processes = seat.processes
         self._log = run.log()
         record = run.logged_record()
         self._fresh = record.state is RunState.CREATED
@@ -109,6 +119,8 @@ class Attempt:
             outcome = run_to_end(self._driven, prepared, engine())
         except (KeyboardInterrupt, InterruptedRun):
             return self._interrupted()
+        except ProcessLost as error:
+            return Ending(event=EventType.RUN_INTERRUPTED, data={"reason": str(error)}, error=error)
         except CancelledRun as error:
             return Ending(event=EventType.RUN_CANCELLED, error=error)
         except Exception as error:  # noqa: BLE001 - the run boundary: whatever happens is written down
@@ -160,7 +172,7 @@ class Attempt:
     def _begin(self) -> None:
         """Write that the run starts or goes on; leftovers are removed once the log no longer counts on them."""
         source = self._source
-        data: dict[str, Any] = {"pid": os.getpid()}
+        data: dict[str, Any] = {"pid": os.getpid(), "processes": self._processes}
         left = [] if self._fresh else leftovers(self._run, source)
         if not self._fresh:
             data |= {
@@ -168,6 +180,7 @@ class Attempt:
                 "checkpoint_seq": source.seq if source else 0,
                 "step": source.point.step if source else 0,
                 "removed": [path.name for path in left],
+                "processes_before": self._before(),
             }
         type = EventType.RUN_STARTED if self._fresh else EventType.RUN_RESUMED
         event = self._log.append(type, data)
@@ -175,6 +188,12 @@ class Attempt:
         for path in left:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         self._tell(type, event.data)
+
+    def _before(self) -> int:
+        """How many processes took part in the attempt before this one."""
+        began = (EventType.RUN_STARTED, EventType.RUN_RESUMED)
+        found = [event.data.get("processes", 1) for event in self._run.events() if event.type in began]
+        return int(found[-1]) if found else self._processes
 
     async def _driven(self, prepared: Prepared, engine: Engine) -> Outcome:
         """Execute the plan while listening for signals; the adapters are closed, however it ends."""
@@ -192,6 +211,7 @@ class Attempt:
                 cancel_requested=CancelWatch(self._run, after=self._heard),
                 clock=time.monotonic,
                 resume=self._source.point if self._source else None,
+                processes=self._processes,
                 redact=self._run.settings.redact.text,
                 listeners=self._listeners,
             )

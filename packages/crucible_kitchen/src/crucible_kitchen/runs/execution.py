@@ -11,7 +11,7 @@ from crucible_kitchen.blocking import run_to_end
 from crucible_kitchen.manifests.credentials import redactor_for, scrub
 from crucible_kitchen.manifests.manifest import Manifest
 from crucible_kitchen.manifests.ports import ManifestPorts
-from crucible_kitchen.runs.attempt import Attempt, Engine, Listener, Prepared, default_engine
+from crucible_kitchen.runs.attempt import Attempt, Engine, Listener, Prepared, Seat, default_engine
 from crucible_kitchen.runs.checkpoints import SavedCheckpoint, resume_point
 from crucible_kitchen.runs.folder import RunFolder
 from crucible_kitchen.runs.home import Home
@@ -23,7 +23,8 @@ __all__ = ["RunExecutor"]
 class RunExecutor:
     """Runs what was created, in this process. One executor serves any number of runs, one at a time each.
 
-    ``listeners`` are told every event and every row of metrics as it happens.
+    ``listeners`` are told every event and every row of metrics as it happens. ``processes``: how many there are of
+    which this one is the first.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class RunExecutor:
         environ: Mapping[str, str] | None = None,
         engine: Engine | None = None,
         listeners: tuple[Listener, ...] = (),
+        processes: int = 1,
     ) -> None:
         self._home = home
         self._environ = os.environ if environ is None else environ
         self._engine = engine
         self._listeners = listeners
+        self._processes = processes
 
     def prepare(self, experiment: Experiment, manifest: Manifest) -> Prepared:
         """Check adapters and the whole plan; nothing heavy is loaded. Whoever asks closes ``ports``.
@@ -129,7 +132,12 @@ class RunExecutor:
         unused = prepared
         try:
             with run.lease() as lease:
-                attempt = Attempt(run=run, lease=lease, source=admit(), listeners=self._listeners)
+                attempt = Attempt(
+                    run=run,
+                    lease=lease,
+                    source=admit(),
+                    seat=Seat(processes=self._processes, listeners=self._listeners),
+                )
                 unused = None
                 try:
                     ending = attempt.run(lambda: prepared or self._prepared(run, manifest), self._the_engine)

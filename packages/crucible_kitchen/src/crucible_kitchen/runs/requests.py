@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from crucible_ir import FINAL_STATES, ConflictError, EventType, RunRecord, RunState
 from crucible_ir.approvals import ApprovalDecision
 from crucible_kitchen.runs.folder import RunFolder
@@ -97,7 +99,7 @@ class CancelWatch:
     """Whether somebody asked the run to stop since event ``after``; one ``stat`` when nothing happened."""
 
     def __init__(self, run: RunFolder, *, after: int) -> None:
-        self._path = run.events_path
+        self._path = str(run.events_path)
         self._log = run.log()
         self._last = after
         self._size = -1
@@ -107,7 +109,7 @@ class CancelWatch:
         """True from the request on."""
         if self._asked:
             return True
-        size = self._path.stat().st_size
+        size = os.stat(self._path).st_size  # noqa: PTH116 - asked before every stage
         if size != self._size:
             self._size = size
             for event in self._log.read(after=self._last):

@@ -1,4 +1,7 @@
-"""A process of its own for one run: ``python -m crucible_kitchen.runs.worker RUN_ID``."""
+"""A process of its own for one run: ``python -m crucible_kitchen.runs.worker RUN_ID``.
+
+Under torchrun (``--processes N``) it is the first of N that executes the run; the others take part in its training.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ from typing import TextIO
 from crucible_ir import CrucibleError, ExitCode, StorageError
 from crucible_ir.redaction import Redactor
 from crucible_kitchen.manifests.credentials import redactor_for
+from crucible_kitchen.manifests.ports import ManifestPorts
 from crucible_kitchen.runs.execution import RunExecutor
 from crucible_kitchen.runs.folder import RunFolder, RunSettings
 from crucible_kitchen.runs.home import HOME_VARIABLE, Home
 from crucible_kitchen.runs.store import RunStore
 
-__all__ = ["RedactingStream", "detach", "main"]
+__all__ = ["RedactingStream", "detach", "follow", "main"]
 
 
 class RedactingStream(io.TextIOBase):
@@ -98,12 +102,27 @@ def detach(
     return process.pid
 
 
+def follow(run: RunFolder, home: Home) -> None:
+    """Take part in the training of the process that has ``run``, until it ends.
+
+    Raises:
+        CrucibleError: the engine cannot be made, or another process is gone.
+    """
+    ports = ManifestPorts(run.manifest(), home=home.root, environ=os.environ)
+    engine = ports.get("training_backend")
+    try:
+        engine.follow()
+    finally:
+        ports.close()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start or resume one run; the exit code is that of ``crucible run``."""
     parser = argparse.ArgumentParser(prog="crucible_kitchen.runs.worker")
     parser.add_argument("run_id")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--checkpoint")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args(arguments)
     home = Home.default(os.environ)
     redactor = redactor_for(os.environ)
@@ -111,7 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout = sys.stderr = output
     try:
         run = RunStore(home, settings=RunSettings(redact=redactor)).open(options.run_id)
-        executor = RunExecutor(home)
+        if options.processes > 1 and os.environ.get("RANK") != "0":
+            follow(run, home)
+            return ExitCode.OK
+        executor = RunExecutor(home, processes=options.processes)
         if options.resume:
             executor.resume(run, options.checkpoint)
         else:

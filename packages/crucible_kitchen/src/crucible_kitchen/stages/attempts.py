@@ -10,7 +10,7 @@ from pydantic import Field
 from crucible_ir import Contract, CrucibleError, DataError, EventType
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.environments.environment import HeldOutProblem
-from crucible_kitchen.stages.rollouts import RolloutSettings, acted, completer
+from crucible_kitchen.stages.rollouts import RolloutSettings, acted, policy
 from crucible_train.ports import SamplingClient
 from crucible_train.rl import Complete, TrajectoryGroup
 
@@ -53,7 +53,7 @@ async def attempts(
 
     async def one(number: int, problem: HeldOutProblem) -> TrajectoryGroup:
         def complete_for(member: int) -> Complete:
-            return completer(sampler, settings, ctx.rng(f"{purpose}/{member}", number))
+            return policy(sampler, settings, ctx.rng(f"{purpose}/{member}", number))
 
         try:
             group = await acted(problem.builder, complete_for, max_turns=settings.max_turns)

@@ -11,6 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.capability import require_readable
 from crucible_kitchen.stages.cost import announce_cost, trained_tokens
 from crucible_kitchen.stages.examples import PairExample
 from crucible_kitchen.stages.keys import (
@@ -98,6 +99,8 @@ class BuildComparisons(Stage):
                         what=str(error), where=where, remedy="mend the row, or set on_error=drop"
                     ) from error
                 dropped.append(f"{where}: {error}")
+        lengths = (side.model_input.length for pair in pairs for side in (pair.chosen, pair.rejected))
+        require_readable(ctx, lengths, role=role)
         for count, what in ((ties, "ties"), (len(dropped), "rows that cannot be rendered")):
             if count:
                 first = {"first": dropped[0]} if dropped and what != "ties" else {}

@@ -11,6 +11,7 @@ from crucible_datasets import example_id
 from crucible_ir import Contract, DataError, DatasetSnapshot, EventType, Problem, Row
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.capability import require_readable
 from crucible_kitchen.stages.cost import announce_cost, trained_tokens
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
@@ -101,6 +102,7 @@ class BuildDatums(Stage):
                     "first": dropped[0],
                 },
             )
+        require_readable(ctx, (example.datum.model_input.length for example in examples), role=role)
         self._look_for_silent(ctx, examples, role)
         self._look_for_rewritten(ctx, examples, role)
         if not examples and role == "train":

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from crucible_kitchen.engine.context import StageContext
 from crucible_kitchen.stages.build_datums import BuildDatums, BuildDatumsOptions
+from crucible_kitchen.stages.cost import announce_cost, trained_tokens
 from crucible_kitchen.stages.examples import Example
 from crucible_kitchen.stages.keys import (
     CUMULATIVE,
@@ -59,3 +60,8 @@ class BuildSourceDatums(BuildDatums):
         ctx.set(MIXTURE, mixture)
         ctx.set(EVAL_MIXTURE, Mixture(sizes=tuple(map(len, held_out)), counts=counts))
         plan_steps(ctx, sum(mixture.sizes), mixture.per_epoch(drop_last=training.drop_last))
+        tokens = sum(
+            trained_tokens([one.datum.model_input.length for one in examples], ctx.get(TOTAL_STEPS), count)
+            for examples, count in zip(train, counts, strict=True)
+        )
+        announce_cost(ctx, trained=tokens, without="teachers and evaluation")

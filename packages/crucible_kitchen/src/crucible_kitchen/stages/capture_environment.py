@@ -47,6 +47,7 @@ class CaptureEnvironment(Stage):
                 "python": platform.python_version(),
                 "platform": platform.platform(),
                 "packages": len(packages),
+                "processes": ctx.processes,
             },
             "code": {"revision": revision, "patch": digest_bytes(patch.encode()) if patch else None},
         }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from crucible_ir import Contract
-from crucible_kitchen.engine.context import StageContext
+from crucible_ir import Contract, Problem
+from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Key, Stage
+from crucible_kitchen.stages.capability import lacking
 from crucible_kitchen.stages.keys import BATCH, FORWARD_BACKWARD, REFERENCE, SESSION
 from crucible_train.preference import DpoSettings, dpo_loss
 
@@ -37,7 +39,13 @@ class ForwardBackwardPairs(Stage):
     name = "forward_backward_pairs"
     reads = (SESSION, BATCH, REFERENCE, FORWARD_BACKWARD, _ITEM)
     writes = (FORWARD_BACKWARD,)
+    ports = ("training_backend",)
     options_model = PairLossOptions
+
+    def check(self, plan: PlanContext) -> Iterable[Problem]:
+        """The backend takes losses of the caller's."""
+        backend = plan.ports.get("training_backend")
+        return lacking(backend, {"custom_loss": True}, asked_of="preference training")
 
     async def run(self, ctx: StageContext) -> None:
         """The loss is a mean over pairs, so a batch is one pass; nothing is awaited here."""

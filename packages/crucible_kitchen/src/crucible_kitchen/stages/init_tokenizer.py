@@ -61,6 +61,7 @@ class InitTokenizer(Stage):
 
         Raises:
             IntegrityError: one of them is not what the resumed run began with.
+            RenderError: the vocabulary lacks what ends an answer in the renderer's format; nothing is spent yet.
         """
         backend: TrainingBackend = ctx.port("training_backend")
         model = ctx.experiment.model
@@ -78,4 +79,5 @@ class InitTokenizer(Stage):
         for part, fact in facts.items():
             require_same(part, provenance.get(part), fact)
         ctx.set(PROVENANCE, provenance | facts)
-        ctx.emit("tokenizer.loaded", {"digest": tokenizer.digest, "renderer": name})
+        stop = list(renderer.stop_sequences)
+        ctx.emit("tokenizer.loaded", {"digest": tokenizer.digest, "renderer": name, "stop": stop})

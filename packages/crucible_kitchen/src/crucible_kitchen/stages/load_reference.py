@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from crucible_ir import Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.capability import lacking
 from crucible_kitchen.stages.keys import REFERENCE_SAMPLER
 from crucible_train.ports import TrainingBackend
 
@@ -23,17 +24,9 @@ class LoadReference(Stage):
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """The backend can score given text."""
-        backend: TrainingBackend = plan.ports.get("training_backend")
-        if backend.capabilities().prompt_logprobs:
-            return []
-        return [
-            Problem(
-                path="backend",
-                message=f"backend {backend.capabilities().name!r} gives no log-probabilities of prompts, "
-                "which the KL penalty needs",
-                remedy="set kl_penalty_coef=0, or choose another training_backend",
-            )
-        ]
+        return lacking(
+            plan.ports.get("training_backend"), {"prompt_logprobs": True}, asked_of="the KL penalty"
+        )
 
     async def run(self, ctx: StageContext) -> None:
         """It is the base model on a resumed run too, never the policy that is resumed."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from crucible_ir import CheckpointRef, ConfigError, Contract, NotFoundError, Problem, digest_of
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.capability import lacking
 from crucible_kitchen.stages.init_tokenizer import renderer_problems
 from crucible_kitchen.stages.keys import PROVENANCE, TEACHERS
 from crucible_kitchen.stages.provenance import require_same
@@ -85,20 +86,13 @@ class LoadTeachers(Stage):
                 problems += renderer_problems(teacher.renderer, teacher.model, where=f"{where}.renderer")
         return problems
 
-    def _lacking(self, backend: TrainingBackend) -> Iterable[Problem]:
-        has = backend.capabilities()
+    def _lacking(self, backend: TrainingBackend) -> list[Problem]:
         asked = {
             "sampling": self.options.answers,
             "prompt_logprobs": self.options.scores and not self.options.likeliest,
             "topk_prompt_logprobs": self.options.likeliest > 0,
         }
-        for name, needed in asked.items():
-            if needed and not getattr(has, name):
-                yield Problem(
-                    path="backend",
-                    message=f"backend {has.name!r} lacks {name}, which is asked of the teacher",
-                    remedy="choose another training_backend in the manifest",
-                )
+        return lacking(backend, asked, asked_of="the teacher")
 
     async def run(self, ctx: StageContext) -> None:
         """Tokenizers are compared before any weights are loaded; teachers are closed when the run ends.

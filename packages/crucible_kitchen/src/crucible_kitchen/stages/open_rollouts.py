@@ -9,11 +9,11 @@ from pydantic import Field
 from crucible_ir import Contract, Problem
 from crucible_kitchen.engine.context import PlanContext, StageContext
 from crucible_kitchen.engine.stage import Stage
+from crucible_kitchen.stages.capability import lacking
 from crucible_kitchen.stages.cost import announce_cost
 from crucible_kitchen.stages.keys import ENVIRONMENTS, ROLLOUTS, SAMPLER, SESSION, TOTAL_STEPS
 from crucible_kitchen.stages.rollouts import RolloutPool, RolloutSettings
 from crucible_kitchen.stages.sampler import FreshSampler
-from crucible_train.ports import TrainingBackend
 
 __all__ = ["OpenRollouts", "OpenRolloutsOptions"]
 
@@ -44,16 +44,7 @@ class OpenRollouts(Stage):
 
     def check(self, plan: PlanContext) -> Iterable[Problem]:
         """The backend can sample."""
-        backend: TrainingBackend = plan.ports.get("training_backend")
-        if backend.capabilities().sampling:
-            return []
-        return [
-            Problem(
-                path="backend",
-                message=f"backend {backend.capabilities().name!r} cannot sample, which rollouts need",
-                remedy="choose another training_backend in the manifest",
-            )
-        ]
+        return lacking(plan.ports.get("training_backend"), {"sampling": True}, asked_of="rollouts")
 
     async def run(self, ctx: StageContext) -> None:
         """Whatever is still under way at the end of the run is cancelled, then the samplers are closed."""

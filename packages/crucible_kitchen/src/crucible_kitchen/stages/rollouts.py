@@ -15,7 +15,7 @@ from crucible_train.ports import SamplingClient
 from crucible_train.rl import Complete, EnvGroupBuilder, RLDataset, TrajectoryGroup, rollout_group
 from crucible_train.types import ModelInput, SampledSequence, SamplingParams, StopCondition
 
-__all__ = ["FailedGroup", "RolledGroup", "RolloutPool", "RolloutSettings", "acted", "completer"]
+__all__ = ["FailedGroup", "RolledGroup", "RolloutPool", "RolloutSettings", "acted", "policy"]
 
 Rng = Callable[[str, int], np.random.Generator]
 """A generator for a purpose at a step."""
@@ -57,7 +57,7 @@ class _Batch:
     tasks: list[asyncio.Task[TrajectoryGroup] | None]
 
 
-def completer(sampler: SamplingClient, settings: RolloutSettings, rng: np.random.Generator) -> Complete:
+def policy(sampler: SamplingClient, settings: RolloutSettings, rng: np.random.Generator) -> Complete:
     """Asks ``sampler``, each time with a seed of its own drawn from ``rng``."""
 
     async def complete(observation: ModelInput, stop: StopCondition) -> SampledSequence:
@@ -185,7 +185,7 @@ class RolloutPool:
 
     def _begin(self, batch: _Batch, index: int, g: int) -> asyncio.Task[TrajectoryGroup]:
         def complete_for(member: int) -> Complete:
-            return completer(batch.sampler, self._settings, self._rng(f"rollout/{g}/{member}", index))
+            return policy(batch.sampler, self._settings, self._rng(f"rollout/{g}/{member}", index))
 
         task = asyncio.create_task(acted(batch.builders[g], complete_for, max_turns=self._settings.max_turns))
         batch.tasks[g] = task

@@ -18,9 +18,10 @@ from crucible_kitchen.prompt_rows import prompt_of
 from crucible_kitchen.stages.keys import PROVENANCE, SOURCES, TEACHERS
 from crucible_kitchen.stages.sources import Source
 from crucible_kitchen.stages.teacher import Teacher
-from crucible_train.ports import Handle
+from crucible_train.ports import CompletionResponse, Handle
+from crucible_train.rendered_completer import RenderedCompleter
 from crucible_train.renderers import message_from_dict, message_to_dict
-from crucible_train.types import SampleResponse, SamplingParams
+from crucible_train.types import SamplingParams
 
 __all__ = ["SampleTeacher", "SampleTeacherOptions"]
 
@@ -91,42 +92,37 @@ class SampleTeacher(Stage):
     async def _sampled(
         self, ctx: StageContext, teacher: Teacher, snapshot: DatasetSnapshot, role: str
     ) -> list[dict[str, Any]]:
-        pending: list[tuple[list[dict[str, Any]], Handle[SampleResponse]]] = []
+        pending: list[tuple[list[dict[str, Any]], Handle[CompletionResponse]]] = []
         rows: list[dict[str, Any]] = []
         for number, row in enumerate(snapshot.rows):
             prompt = prompt_of(row, where=f"{snapshot.ref.id}, row {number} after ordering")
             asked = self._asked(teacher, prompt, ctx.rng(f"sample_teacher/{role}", number))
             pending.append((prompt, asked))
             if len(pending) == self.options.in_flight:
-                rows.append(await _answered(teacher, *pending.pop(0)))
+                rows.append(await _answered(*pending.pop(0)))
                 ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
         for prompt, handle in pending:
-            rows.append(await _answered(teacher, prompt, handle))
+            rows.append(await _answered(prompt, handle))
             ctx.publish("sampling the teacher", {"done": len(rows), "of": len(snapshot.rows)})
         return rows
 
     def _asked(
         self, teacher: Teacher, prompt: list[dict[str, Any]], rng: np.random.Generator
-    ) -> Handle[SampleResponse]:
-        renderer = teacher.speaks()
-        return teacher.sampler.sample(
-            renderer.build_generation_prompt([message_from_dict(message) for message in prompt]),
+    ) -> Handle[CompletionResponse]:
+        return RenderedCompleter(teacher.sampler, teacher.speaks()).complete(
+            [message_from_dict(message) for message in prompt],
             SamplingParams(
                 max_tokens=self.options.max_tokens,
                 temperature=self.options.temperature,
                 seed=int(rng.integers(2**31)),
-                stop=renderer.stop_sequences,
             ),
         )
 
 
-async def _answered(
-    teacher: Teacher, prompt: list[dict[str, Any]], handle: Handle[SampleResponse]
-) -> dict[str, Any]:
-    response = await handle
-    message, _ = teacher.speaks().parse_response(response.sequences[0].tokens)
+async def _answered(prompt: list[dict[str, Any]], handle: Handle[CompletionResponse]) -> dict[str, Any]:
+    (answer,) = (await handle).completions
     return {
-        "messages": [*prompt, message_to_dict(message)],
+        "messages": [*prompt, message_to_dict(answer.message)],
         "prompt_id": example_id({"messages": prompt}),
     }
 

@@ -9,6 +9,7 @@ from crucible_kitchen.engine.stage import Stage
 from crucible_kitchen.reports.facts import gather
 from crucible_kitchen.reports.markdown import markdown
 from crucible_kitchen.reports.page import page
+from crucible_kitchen.stages.cost import reconcile_cost
 from crucible_kitchen.stages.keys import FINAL_WEIGHTS, PROVENANCE
 
 __all__ = ["WriteReport"]
@@ -21,9 +22,11 @@ class WriteReport(Stage):
     reads = (PROVENANCE,)
     optional_reads = (FINAL_WEIGHTS,)
     ports = ("metrics_store",)
+    optional_ports = ("training_backend",)
 
     async def run(self, ctx: StageContext) -> None:
         """Both files hold the same facts; the page needs no network and no script."""
+        reconcile_cost(ctx)
         provenance = ctx.get(PROVENANCE)
         facts = gather(
             ctx.run_dir,

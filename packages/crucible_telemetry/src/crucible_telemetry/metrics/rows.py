@@ -14,6 +14,9 @@ from crucible_telemetry.plain_json import float_of, json_number, plain_json
 __all__ = ["check_run_id", "later_than", "row_of", "row_text", "run_folder"]
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def check_run_id(run_id: str) -> str:
     """``run_id``, if it is one plain name of a folder.
 
@@ -31,7 +34,7 @@ def row_text(row: MetricRow) -> str:
     """``{"step":…,"time_s":…,"metrics":{…}}`` without white space; floats in their shortest exact form."""
     metrics = {plain_json(name): json_number(value) for name, value in row.metrics.items()}
     record = {"step": row.step, "time_s": row.time_s, "metrics": metrics}
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(record)
 
 
 def row_of(text: str | bytes, *, where: str) -> MetricRow:

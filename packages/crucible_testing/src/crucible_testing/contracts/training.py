@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from crucible_ir import ConfigError, ConflictError, NotFoundError
+from crucible_ir import ConfigError, ConflictError, CrucibleError, NotFoundError
 from crucible_train.losses import cross_entropy
 from crucible_train.ports import (
     CustomLoss,
@@ -216,6 +216,19 @@ class TrainingClientContract(_Engine):
         before = client.forward(data).result().logprobs
         client.forward_backward(data).result()
         client.optim_step(AdamParams(learning_rate=0.0, weight_decay=0.5)).result()
+        after = client.forward(data).result().logprobs
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+    def test_a_step_without_gradients_is_refused_and_changes_nothing(
+        self, client: TrainingClient, data: list[Datum]
+    ) -> None:
+        before = client.forward(data).result().logprobs
+        with pytest.raises(CrucibleError, match="gradient"):
+            client.optim_step(STEP).result()
+        client.forward_backward(data).result()
+        client.optim_step(AdamParams(learning_rate=0.0)).result()
+        with pytest.raises(CrucibleError, match="gradient"):  # a step uses them up
+            client.optim_step(STEP).result()
         after = client.forward(data).result().logprobs
         assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 

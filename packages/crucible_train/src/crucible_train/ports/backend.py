@@ -17,7 +17,11 @@ __all__ = ["BackendCapabilities", "TrainingBackend", "TrainingSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendCapabilities:
-    """What an engine can promise; contract suites and plans read it before anything is spent."""
+    """What an engine can promise; contract suites and plans read it before anything is spent.
+
+    ``digests_content`` says that ``TrainingBackend.model_digest`` is of weights, not of a name: what was computed with
+    them may be kept under it.
+    """
 
     name: str
     losses: frozenset[str]
@@ -29,6 +33,7 @@ class BackendCapabilities:
     images: bool = False
     deterministic: bool = False
     exact_resume: bool = False
+    digests_content: bool = False
     max_length: int | None = None
 
 
@@ -48,7 +53,11 @@ class TrainingSpec:
 
 @runtime_checkable
 class TrainingBackend(Protocol):
-    """An engine over which many clients share one loaded base model."""
+    """An engine over which many clients share one loaded base model.
+
+    One that trains in several processes, which torchrun has started, has two members more: in all processes but the
+    first ``follows`` is true, and ``follow()`` takes part in the work of the first until that one closes its engine.
+    """
 
     def capabilities(self) -> BackendCapabilities:
         """What this engine can promise; cheap, loads nothing heavy."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Handle"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Handle(Generic[T]):
@@ -40,8 +41,40 @@ class Handle(Generic[T]):
         """The result, after waiting at most ``timeout_s`` seconds; raises what the work raised."""
         return self._future.result(timeout_s)
 
+    def then(self, make: Callable[[T], U]) -> Handle[U]:
+        """A handle of what ``make`` gives for the result; it raises what either of them raised.
+
+        ``make`` runs once, on the thread that finishes the work (at once where it is finished), so it must not wait.
+        """
+        following: Future[U] = Future()
+        self._future.add_done_callback(lambda done: _settle(following, lambda: make(done.result())))
+        return Handle(following)
+
+    def chain(self, begin: Callable[[T], Handle[U]]) -> Handle[U]:
+        """As ``then``, for a ``begin`` that submits further work: the result is that of the further work."""
+        following: Future[U] = Future()
+
+        def go_on(begun: Future[Handle[U]]) -> None:
+            error = begun.exception()
+            if error is not None:
+                following.set_exception(error)
+                return
+            begun.result()._future.add_done_callback(lambda done: _settle(following, done.result))
+
+        self.then(begin)._future.add_done_callback(go_on)
+        return Handle(following)
+
     def __await__(self) -> Generator[Any, None, T]:
         """Wait in the running asyncio loop, then return or raise."""
         if self._future.done():
             return self._future.result()
         return (yield from asyncio.shield(asyncio.wrap_future(self._future)).__await__())
+
+
+def _settle(future: Future[U], work: Callable[[], U]) -> None:
+    try:
+        value = work()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, a cancellation too: who waits must get it
+        future.set_exception(error)
+    else:
+        future.set_result(value)

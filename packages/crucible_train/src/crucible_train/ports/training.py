@@ -61,7 +61,15 @@ class TrainingClient(Protocol):
         ...
 
     def optim_step(self, params: AdamParams) -> Handle[OptimStepOutput]:
-        """One AdamW step with the accumulated gradients, which it clears."""
+        """One AdamW step with the accumulated gradients, which it clears.
+
+        A failed pass adds none, so that a step that was submitted behind it, before anybody knew, is refused too:
+        those who submit ahead rely on it never to take a step without the gradients that it was for.
+
+        Raises (from the handle):
+            TrainError: no gradients wait, or they are not finite; weights and optimiser state stay as they are. An
+                engine behind a service may tell this as another CrucibleError.
+        """
         ...
 
     def save_state(self, name: str) -> Handle[CheckpointRef]:

@@ -29,6 +29,7 @@ from crucible_train.renderers.recommend import recommended_renderer, recommended
 from crucible_train.renderers.registry import (
     RendererFactory,
     RendererRegistry,
+    find_renderer,
     get_renderer,
     renderer_names,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "ToolSpec",
     "TrainOnWhat",
     "UnparsedToolCall",
+    "find_renderer",
     "get_renderer",
     "message_from_dict",
     "message_to_dict",

@@ -29,6 +29,9 @@ from crucible_train.types import Chunk, EncodedTextChunk, ImageChunk, ModelInput
 
 __all__ = ["Renderer"]
 
+_SHORT, _KEPT = 32, 1024
+"""Texts of up to so many characters are encoded once; so many of them at most."""
+
 
 class Renderer(ABC):
     """One chat format over one tokenizer.
@@ -48,6 +51,8 @@ class Renderer(ABC):
     def __init__(self, tokenizer: Tokenizer, options: RendererOptions | None = None) -> None:
         self.tokenizer = tokenizer
         self.settings = options or RendererOptions()
+        self._short: dict[str, tuple[int, ...]] = {}
+        self._specials: dict[str, int] = {}
 
     # What a format decides
 
@@ -143,8 +148,15 @@ class Renderer(ABC):
     # What all formats share
 
     def literal(self, text: str) -> list[int]:
-        """Ids of text that nobody meant as markup."""
-        return self.tokenizer.encode(text)
+        """Ids of text that nobody meant as markup; those of short texts, such as headers, are kept."""
+        if len(text) > _SHORT:
+            return self.tokenizer.encode(text)
+        known = self._short.get(text)
+        if known is None:
+            known = tuple(self.tokenizer.encode(text))
+            if len(self._short) < _KEPT:
+                self._short[text] = known
+        return list(known)
 
     def chunks(self, pieces: Iterable[Piece]) -> tuple[Chunk, ...]:
         """Chunks of text, marks and images; text between two images is one chunk, encoded in one go.
@@ -198,6 +210,9 @@ class Renderer(ABC):
         Raises:
             RenderError: the vocabulary lacks it, so the tokenizer is not one of this format.
         """
+        found = self._specials.get(token)
+        if found is not None:
+            return found
         found = self.tokenizer.token_id(token)
         if found is None:
             raise RenderError(
@@ -205,6 +220,7 @@ class Renderer(ABC):
                 where=f"renderer {self.name!r}",
                 remedy="choose the renderer that belongs to the model (recommended_renderer)",
             )
+        self._specials[token] = found
         return found
 
     def build_generation_prompt(

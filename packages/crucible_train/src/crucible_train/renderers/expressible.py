@@ -76,6 +76,8 @@ def require_expressible(
     Raises:
         RenderError: it cannot; names the message, the kind of content and the renderer.
     """
+    if isinstance(message.content, str) and not message.tool_calls and not message.unparsed_tool_calls:
+        return message
     normal = _with_calls_at_end(message, index)
     for feature in _features_of(normal):
         if feature not in features:

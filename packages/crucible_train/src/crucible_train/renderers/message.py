@@ -148,6 +148,8 @@ class Message:
     @property
     def text(self) -> str:
         """The text parts joined, without reasoning."""
+        if isinstance(self.content, str):
+            return self.content
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
@@ -165,4 +167,7 @@ def has_reasoning(message: Message) -> bool:
 
 def last_index_of(role: Role, messages: Sequence[Message]) -> int:
     """Index of the last message of ``role``, or -1."""
-    return max((i for i, message in enumerate(messages) if message.role == role), default=-1)
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == role:
+            return index
+    return -1

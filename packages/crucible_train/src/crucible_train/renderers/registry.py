@@ -42,7 +42,7 @@ from crucible_train.renderers.qwen3_8 import (
 from crucible_train.renderers.qwen3_vl import Qwen3VLInstructRenderer, Qwen3VLRenderer
 from crucible_train.renderers.role_colon import RoleColonRenderer
 
-__all__ = ["RendererFactory", "RendererRegistry", "get_renderer", "renderer_names"]
+__all__ = ["RendererFactory", "RendererRegistry", "find_renderer", "get_renderer", "renderer_names"]
 
 RendererFactory = Callable[[Tokenizer, RendererOptions | None], Renderer]
 
@@ -104,8 +104,8 @@ class RendererRegistry:
             )
         return RendererRegistry({**self._factories, name: factory})
 
-    def create(self, name: str, tokenizer: Tokenizer, options: RendererOptions | None = None) -> Renderer:
-        """A renderer of this name over ``tokenizer``.
+    def find(self, name: str) -> RendererFactory:
+        """What makes renderers of this name.
 
         Raises:
             ConfigError: no renderer has this name; says the nearest one.
@@ -118,10 +118,27 @@ class RendererRegistry:
                 where="renderer",
                 remedy=f"did you mean {near!r}?" if near else f"valid: {', '.join(self.names)}",
             )
-        return factory(tokenizer, options)
+        return factory
+
+    def create(self, name: str, tokenizer: Tokenizer, options: RendererOptions | None = None) -> Renderer:
+        """A renderer of this name over ``tokenizer``.
+
+        Raises:
+            ConfigError: no renderer has this name; says the nearest one.
+        """
+        return self.find(name)(tokenizer, options)
 
 
 _REGISTRY = RendererRegistry()
+
+
+def find_renderer(name: str) -> RendererFactory:
+    """What makes built-in renderers of this name.
+
+    Raises:
+        ConfigError: there is none; says the nearest name.
+    """
+    return _REGISTRY.find(name)
 
 
 def get_renderer(name: str, tokenizer: Tokenizer, options: RendererOptions | None = None) -> Renderer:

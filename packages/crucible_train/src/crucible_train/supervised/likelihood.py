@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,9 @@ from crucible_ir.errors import DataError
 from crucible_train.ports.tokenizer import Tokenizer
 
 __all__ = ["compute_bpb", "compute_mean_nll"]
+
+_FEW = 8
+"""Up to so many special tokens, comparing with each is faster than looking them up."""
 
 Floats = Sequence[NDArray[np.floating]]
 
@@ -34,14 +38,23 @@ def compute_mean_nll(logprobs: Floats, weights: Floats) -> float:
         DataError: the shapes differ.
     """
     _check("weights", logprobs, weights)
-    total = sum(float(w.sum(dtype=np.float64)) for w in weights)
+    total = sum(_sum(w) for w in weights)
     if total == 0:
         return math.nan
-    weighted = sum(
-        float(np.sum(lp.astype(np.float64) * w.astype(np.float64)))
-        for lp, w in zip(logprobs, weights, strict=True)
-    )
+    products = np.multiply(_joined(logprobs), _joined(weights), dtype=np.float64)
+    edges = itertools.accumulate((lp.size for lp in logprobs), initial=0)
+    weighted = sum(_sum(products[start:end]) for start, end in itertools.pairwise(edges))
     return -weighted / total
+
+
+def _joined(arrays: Floats) -> NDArray[np.floating]:
+    """All values side by side."""
+    return np.concatenate([array if array.ndim == 1 else array.ravel() for array in arrays])
+
+
+def _sum(values: NDArray[np.floating]) -> float:
+    """All values in float64; what ``values.sum`` gives, without what it costs for a short array."""
+    return float(np.add.reduce(values, axis=None, dtype=np.float64))
 
 
 def compute_bpb(
@@ -61,16 +74,33 @@ def compute_bpb(
     """
     _check("weights", logprobs, weights)
     _check("target_tokens", logprobs, target_tokens)
-    special = np.array(sorted(tokenizer.all_special_ids), dtype=np.int64)
-    nats, size = 0.0, 0
-    for lp, weight, target in zip(logprobs, weights, target_tokens, strict=True):
-        counted = (weight > 0) & ~np.isin(target, special)
-        nats -= float(lp[counted].sum(dtype=np.float64))
-        size += sum(len(tokenizer.decode(run).encode("utf-8")) for run in _runs(target, counted))
+    if not logprobs:
+        return math.nan
+    targets = np.concatenate(target_tokens)
+    counted = np.concatenate(weights) > 0
+    special = tokenizer.all_special_ids
+    if len(special) > _FEW:
+        counted &= ~np.isin(targets, np.array(special, dtype=np.int64))
+    else:
+        for index in special:
+            counted &= targets != index
+    edges = list(itertools.accumulate((len(target) for target in target_tokens), initial=0))
+    nats = 0.0
+    for lp, (start, end) in zip(logprobs, itertools.pairwise(edges), strict=True):
+        nats -= _sum(lp[counted[start:end]])
+    size = sum(len(tokenizer.decode(run).encode("utf-8")) for run in _runs(targets, counted, edges))
     return nats / (math.log(2) * size) if size else math.nan
 
 
-def _runs(tokens: NDArray[np.integer], counted: NDArray[np.bool_]) -> list[list[int]]:
-    """Stretches of neighbouring tokens that count."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], counted, [False])).astype(np.int8)))
-    return [tokens[start:end].tolist() for start, end in zip(edges[::2], edges[1::2], strict=True)]
+def _runs(tokens: NDArray[np.integer], counted: NDArray[np.bool_], edges: Sequence[int]) -> list[list[int]]:
+    """Stretches of neighbouring tokens that count; none goes over one of the ``edges`` between data."""
+    count = len(tokens)
+    first, last = np.ones(count + 1, dtype=np.bool_), np.ones(count + 1, dtype=np.bool_)
+    np.logical_not(counted[:-1], out=first[1:count])
+    np.logical_not(counted[1:], out=last[: count - 1])
+    first[edges] = True
+    last[[edge - 1 for edge in edges]] = True
+    starts = np.flatnonzero(counted & first[:count]).tolist()
+    ends = np.flatnonzero(counted & last[:count]).tolist()
+    ids = tokens.tolist()
+    return [ids[start : end + 1] for start, end in zip(starts, ends, strict=True)]

@@ -56,7 +56,7 @@ class Datum:
     @property
     def num_loss_tokens(self) -> float:
         """Sum of the loss weights."""
-        return float(self.weights.sum())
+        return float(np.add.reduce(self.weights, axis=None))
 
     def _named(self, name: str) -> TensorData:
         try:

@@ -53,6 +53,11 @@ class ModelInput:
     """Chunks in reading order; immutable, so that it can be shared and used as a key."""
 
     chunks: tuple[Chunk, ...] = ()
+    length: int = field(init=False, repr=False, compare=False)
+    """Number of positions of all chunks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", sum([chunk.length for chunk in self.chunks]))
 
     @classmethod
     def empty(cls) -> Self:
@@ -63,11 +68,6 @@ class ModelInput:
     def from_ints(cls, tokens: Iterable[int]) -> Self:
         """One text chunk of these token ids."""
         return cls((EncodedTextChunk(tuple(int(t) for t in tokens)),))
-
-    @property
-    def length(self) -> int:
-        """Number of positions of all chunks."""
-        return sum(chunk.length for chunk in self.chunks)
 
     def to_ints(self) -> list[int]:
         """Token ids of a text-only input.
