@@ -32,7 +32,9 @@ def test_the_page_says_what_the_evidence_says() -> None:
 
 def test_every_recipe_took_fifty_steps_on_equal_batches() -> None:
     found = dict(recipes_table.flows(ROOT))
-    assert found
+    recipes = {"sl_basic", "chat_sl", "preference", "math_rl", "distillation"}
+    assert {figures["ours"][0] for figures in found.values()} == recipes
+    assert len(found) == 9
     for name, figures in found.items():
         assert figures["optimiser_steps"] >= 50, name
         assert figures["equal_batches"] == figures["optimiser_steps"], name
