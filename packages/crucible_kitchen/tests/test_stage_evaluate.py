@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crucible_ir import DatasetRef, DatasetSnapshot, ExampleResult, Row
+from crucible_ir import DatasetRef, DatasetSnapshot, ExampleResult, Row, TrainError
 from crucible_kitchen.stages.begin_epoch import BeginEpoch
 from crucible_kitchen.stages.build_datums import BuildDatums
 from crucible_kitchen.stages.evaluate_nll import EvaluateNll
@@ -283,5 +283,6 @@ def test_sampling_moves_nothing(tmp_path: Path) -> None:
     table = bench.backend.clients[0].table
     before = table.weights.copy()
     bench.run(SampleTexts, max_tokens=8)
-    bench[SESSION].optim_step(AdamParams(learning_rate=0.5)).result()
+    with pytest.raises(TrainError, match="no gradients"):
+        bench[SESSION].optim_step(AdamParams(learning_rate=0.5)).result()
     np.testing.assert_array_equal(table.weights, before)

@@ -129,7 +129,7 @@ def test_a_base_sampler_takes_the_base_that_is_loaded(
     client = client_of(engine, wide, tmp_path)
     gain(0.5)
     sampler: Any = asyncio.run(engine.create_sampling_client(str(wide)))
-    assert sampler._open().model is client._trainer.model
+    assert sampler._open().inference.model is client._trainer.model
 
 
 def test_the_measurement_is_a_ratio_of_times() -> None:
