@@ -54,6 +54,9 @@ def _list() -> None:
 
 def _run(options: argparse.Namespace) -> None:
     workload = WORKLOADS[options.workload]
+    known = [case.label for case in workload.cases([])]
+    if unknown := [label for label in options.case if label not in known]:
+        raise Failure(f"{workload.name} has no case {unknown[0]!r}; it has {', '.join(known)}")
     rows = []
     if neighbours.peer_python() is None:
         print("without the peer: its environment is not here (install-peer makes it)", file=sys.stderr)
